@@ -1,0 +1,188 @@
+"""The one form of a problem, for every benchmark and for a user's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coderl.records import DataError, atomic_path, read_rows, write_json_lines
+
+
+@dataclass(frozen=True)
+class InputOutputTests:
+    """Tests as pairs. kind "stdin": both are texts; kind "call": inputs are argument lists, outputs are values (JSON)."""
+
+    kind: str
+    inputs: list[Any]
+    outputs: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
+class AssertTests:
+    """Tests as assert statements, with set-up code that runs after the program and before them (sandbox notes)."""
+
+    asserts: list[str]
+    setup: str = ""
+    kind: str = "assert"
+
+    def __len__(self) -> int:
+        return len(self.asserts)
+
+
+Tests = InputOutputTests | AssertTests
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem; `entry_point` is null for standard input. Either suite of tests may be missing."""
+
+    task_id: str
+    benchmark: str
+    split: str
+    difficulty: str
+    question: str
+    starter_code: str
+    entry_point: str | None
+    solutions: list[str]
+    hidden_tests: Tests | None
+    example_tests: Tests | None
+
+    def tests(self, suite: str) -> Tests | None:
+        """The "hidden" or "example" suite."""
+        return self.hidden_tests if suite == "hidden" else self.example_tests
+
+
+COLUMNS: tuple[str, ...] = tuple(Problem.__dataclass_fields__)
+
+
+def _tests_from_json(value: Any, where: str) -> Tests | None:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not valid JSON ({error.msg})") from None
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected null or an object with 'kind', found {type(value).__name__}")
+    kind = value.get("kind")
+    if kind == "assert":
+        asserts = value.get("asserts")
+        if not isinstance(asserts, list) or not all(isinstance(line, str) for line in asserts):
+            raise DataError(f"{where}: kind 'assert' needs 'asserts', a list of strings")
+        if not asserts:
+            raise DataError(f"{where}: 'asserts' is empty; use null for a problem without tests")
+        return AssertTests(asserts=asserts, setup=value.get("setup") or "")
+    if kind not in ("stdin", "call"):
+        raise DataError(f"{where}: kind must be 'stdin', 'call' or 'assert', found {kind!r}")
+    inputs, outputs = value.get("inputs"), value.get("outputs")
+    if not isinstance(inputs, list) or not isinstance(outputs, list):
+        raise DataError(f"{where}: kind {kind!r} needs lists 'inputs' and 'outputs'")
+    if len(inputs) != len(outputs):
+        raise DataError(f"{where}: {len(inputs)} inputs but {len(outputs)} outputs; each input needs its output")
+    if not inputs:
+        raise DataError(f"{where}: no tests in it; use null for a problem without tests")
+    if kind == "call" and not all(isinstance(arguments, list) for arguments in inputs):
+        raise DataError(f"{where}: kind 'call' needs every input to be a list of arguments")
+    if kind == "stdin" and not all(isinstance(text, str) for text in [*inputs, *outputs]):
+        raise DataError(f"{where}: kind 'stdin' needs every input and output to be a string")
+    return InputOutputTests(kind=kind, inputs=inputs, outputs=outputs)
+
+
+def _tests_to_json(tests: Tests | None) -> dict[str, Any] | None:
+    if tests is None:
+        return None
+    if isinstance(tests, AssertTests):
+        return {"kind": "assert", "asserts": tests.asserts, "setup": tests.setup}
+    return {"kind": tests.kind, "inputs": tests.inputs, "outputs": tests.outputs}
+
+
+def problem_from_row(row: dict[str, Any], where: str) -> Problem:
+    """Read one row; raises DataError whose message starts with `where` and names the field."""
+    unknown = [key for key in row if key not in COLUMNS]
+    if unknown:
+        raise DataError(f"{where}: unknown field {unknown[0]!r}; fields are {', '.join(COLUMNS)}")
+    for name in ("task_id", "question"):
+        if not isinstance(row.get(name), str) or not row[name]:
+            raise DataError(f"{where}: field {name!r} must be a non-empty string, found {row.get(name)!r}")
+    for name in ("benchmark", "split", "difficulty", "starter_code"):
+        if row.get(name) is not None and not isinstance(row[name], str):
+            raise DataError(f"{where}: field {name!r} must be a string, found {row[name]!r}")
+    entry_point = row.get("entry_point")
+    if entry_point is not None and not isinstance(entry_point, str):
+        raise DataError(f"{where}: field 'entry_point' must be null or a name, found {entry_point!r}")
+    solutions = row.get("solutions")
+    if isinstance(solutions, str):
+        try:
+            solutions = json.loads(solutions)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: field 'solutions' is not valid JSON ({error.msg})") from None
+    if solutions is None:
+        solutions = []
+    if not isinstance(solutions, list) or not all(isinstance(text, str) for text in solutions):
+        raise DataError(f"{where}: field 'solutions' must be a list of strings")
+    hidden = _tests_from_json(row.get("hidden_tests"), f"{where}: field 'hidden_tests'")
+    example = _tests_from_json(row.get("example_tests"), f"{where}: field 'example_tests'")
+    for name, tests in (("hidden_tests", hidden), ("example_tests", example)):
+        if tests is not None and tests.kind == "call" and not entry_point:
+            raise DataError(f"{where}: field {name!r} has kind 'call', so 'entry_point' must name the function")
+    return Problem(
+        task_id=row["task_id"],
+        benchmark=row.get("benchmark") or "custom",
+        split=row.get("split") or "test",
+        difficulty=row.get("difficulty") or "introductory",
+        question=row["question"],
+        starter_code=row.get("starter_code") or "",
+        entry_point=entry_point,
+        solutions=solutions,
+        hidden_tests=hidden,
+        example_tests=example,
+    )
+
+
+def problem_to_row(problem: Problem) -> dict[str, Any]:
+    """The row as written to jsonl (nested fields as they are)."""
+    row = {name: getattr(problem, name) for name in COLUMNS}
+    row["hidden_tests"] = _tests_to_json(problem.hidden_tests)
+    row["example_tests"] = _tests_to_json(problem.example_tests)
+    return row
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Problems of a .jsonl, .jsonl.gz or .parquet file; raises DataError naming file, row and field."""
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    for number, row in read_rows(path):
+        problem = problem_from_row(row, f"{path}: row {number}")
+        if problem.task_id in seen:
+            raise DataError(f"{path}: row {number}: task_id {problem.task_id!r} is there twice")
+        seen.add(problem.task_id)
+        problems.append(problem)
+    if not problems:
+        raise DataError(f"{path}: no problems in it; make it again with `coderl problems`")
+    return problems
+
+
+def write_problems(path: Path, problems: Iterable[Problem]) -> int:
+    """Write problems atomically; nested fields (solutions, tests) are JSON text in parquet. Returns how many."""
+    rows = [problem_to_row(problem) for problem in problems]
+    if path.suffix != ".parquet":
+        return write_json_lines(path, rows)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for row in rows:
+        for name in COLUMNS:
+            nested = name in ("solutions", "hidden_tests", "example_tests")
+            columns[name].append(json.dumps(row[name], ensure_ascii=False) if nested else row[name])
+    table = pa.table({name: pa.array(values, type=pa.string()) for name, values in columns.items()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return len(rows)

@@ -1,0 +1,305 @@
+"""Stage `rl_finetune`: policies from the actor, by the policy gradient with token values of spec 6.
+
+With `rounds: 1` it is what CodeRL published: offline, over samples drawn once from the warm-started actor, with returns and
+values computed before. More rounds sample, judge and score again with the last policy. No ratio, no clipping, no KL term,
+no entropy term (spec 6.3).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coderl.config import PolicyVariant, RlFinetuneConfig, RunTestsConfig, SampleSetConfig
+from coderl.critic import read_values, score_samples
+from coderl.models import OutcomeCritic, collate_pairs, load_actor, load_tokenizer, program_logits
+from coderl.objectives import IGNORED, cross_entropy_sum, distance_values, policy_loss_sum, relative_returns
+from coderl.problems import Problem, read_problems
+from coderl.problems.prompts import encode_program, encode_prompt
+from coderl.records import OUTCOMES, DataError, OutcomeRow, Sample, read_outcomes, read_samples
+from coderl.sampling import sample_programs
+from coderl.sandbox.stage import judge_samples
+from coderl.seeds import derived_seed
+from coderl.training import model_folder, train, write_log
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One sampled program, ready for the loss: `returns` as the gradient takes it, `values` one per token of `program`."""
+
+    prompt: list[int]
+    program: list[int]
+    outcome: str
+    reward: float
+    returns: float
+    values: list[float]
+
+
+def make_experience(
+    variant: PolicyVariant,
+    rewards: dict[str, float],
+    samples: list[Sample],
+    outcomes: dict[tuple[str, int], OutcomeRow],
+    token_values: Callable[[Sample], np.ndarray] | None,
+    encode: Callable[[Sample], tuple[list[int], list[int]]],
+) -> list[Experience]:
+    """The programs that carry a gradient: a relative return of 0 contributes exactly nothing (spec 6.2) and is left out.
+
+    Args:
+        variant: which returns, values and losses.
+        rewards: return of each outcome.
+        samples: of all problems; the greedy program of a problem is its baseline.
+        outcomes: on the hidden tests; a sample without one is left out.
+        token_values: probabilities [T, C] of the outcomes after each token of a sample; needed for values "critic".
+        encode: prompt and program ids of a sample.
+
+    Raises:
+        DataError: greedy-relative returns without greedy programs, or values that do not fit the program's tokens.
+    """
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    baselines: dict[str, float] = {}
+    for sample in samples:
+        row = outcomes.get((sample.task_id, sample.sample_id))
+        if row is None:
+            continue
+        if sample.kind == "greedy":
+            baselines[sample.task_id] = rewards[row.outcome]
+        else:
+            groups[sample.task_id].append(sample)
+    experience = []
+    for task_id, group in groups.items():
+        rows = [outcomes[task_id, sample.sample_id] for sample in group]
+        raw = [rewards[row.outcome] for row in rows]
+        if variant.losses == "ce_on_samples":
+            relative = [1.0] * len(raw)
+        elif variant.returns == "greedy_relative" and task_id not in baselines:
+            raise DataError(f"problem {task_id!r} has no greedy program for the baseline; set `greedy: true` in the sample section")
+        else:
+            relative = relative_returns(raw, baselines.get(task_id), variant.returns)
+        for sample, row, reward, value in zip(group, rows, raw, relative, strict=True):
+            if value == 0.0:
+                continue
+            prompt, program = encode(sample)
+            if variant.values == "none" or variant.losses == "ce_on_samples":
+                values = [1.0] * len(program)
+            elif variant.values == "distance":
+                values = distance_values(len(program))
+            else:
+                assert token_values is not None
+                found = token_values(sample)
+                if len(found) != len(program):
+                    raise DataError(
+                        f"values of {task_id!r}, sample {sample.sample_id}: {len(found)} tokens, but the program has {len(program)}; "
+                        "were they made with another tokenizer or max_target_tokens? Run `coderl score` again"
+                    )
+                values = [float(v) for v in found[:, OUTCOMES.index(row.outcome)]]
+            experience.append(Experience(prompt, program, row.outcome, reward, value, values))
+    return experience
+
+
+class PolicyExamples:
+    """Half cross entropy on correct programs, half policy gradient on samples (spec 6.3), or one of the two."""
+
+    def __init__(
+        self, variant: PolicyVariant, experience: list[Experience], pairs: list[tuple[list[int], list[list[int]]]], pad: int, seed: int
+    ) -> None:
+        self.variant, self.pad, self.seed = variant, pad, seed
+        self.experience = experience if variant.losses != "ce" else []
+        self.pairs = pairs if variant.losses != "rl" else []
+
+    def epoch(self, epoch: int) -> list[tuple[int, int]]:
+        """(-1, i) for sample i, (i, j) for program j of problem i; as many of the second as of the first."""
+        rng = random.Random(derived_seed(self.seed, "policy", epoch))
+        items = [(-1, i) for i in range(len(self.experience))]
+        count = len(items) if self.experience else sum(len(programs) for _, programs in self.pairs)
+        if self.pairs:
+            order: list[int] = []
+            while len(order) < count:
+                order += rng.sample(range(len(self.pairs)), len(self.pairs))
+            items += [(i, rng.randrange(len(self.pairs[i][1]))) for i in order[:count]]
+        return items
+
+    def length(self, item: tuple[int, int]) -> int:
+        """Source + target tokens."""
+        if item[0] < 0:
+            return len(self.experience[item[1]].prompt) + len(self.experience[item[1]].program)
+        prompt, programs = self.pairs[item[0]]
+        return len(prompt) + len(programs[item[1]])
+
+    def collate(self, items: list[tuple[int, int]]) -> dict[str, Tensor]:
+        """One step of both kinds of rows.
+
+        prompt_ids, prompt_mask [B, S]; program_ids, values [B, T]; from_policy, returns, rewards, token_scale [B];
+        outcomes [B] (-1 for cross entropy); normaliser_ce = tokens, normaliser_rl = programs or tokens of the step.
+        """
+        rows = [self.experience[j] if i < 0 else Experience(self.pairs[i][0], self.pairs[i][1][j], "", 0.0, 0.0, []) for i, j in items]
+        batch = collate_pairs([row.prompt for row in rows], [row.program for row in rows], self.pad)
+        values = torch.zeros(batch["program_ids"].shape)
+        for k, row in enumerate(rows):
+            values[k, : len(row.values)] = torch.tensor(row.values)
+        lengths = (batch["program_ids"] != IGNORED).sum(1)
+        from_policy = torch.tensor([i < 0 for i, _ in items])
+        per_program = self.variant.token_reduction == "program_mean"
+        in_tokens = self.variant.token_reduction == "mean"
+        batch |= {
+            "values": values,
+            "from_policy": from_policy,
+            "returns": torch.tensor([row.returns for row in rows]),
+            "rewards": torch.tensor([row.reward for row in rows]),
+            "outcomes": torch.tensor([OUTCOMES.index(row.outcome) if row.outcome else -1 for row in rows]),
+            "token_scale": 1 / lengths if per_program else torch.ones(len(rows)),
+            "normaliser_ce": lengths[~from_policy].sum().clamp(min=1),
+            "normaliser_rl": (lengths[from_policy].sum() if in_tokens else from_policy.sum()).clamp(min=1),
+            "normaliser_programs": from_policy.sum().clamp(min=1),
+            "normaliser_policy_tokens": lengths[from_policy].sum().clamp(min=1),
+        }
+        return batch
+
+
+def policy_objective(variant: PolicyVariant) -> Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
+    """L_ce + rl_weight * L_rl of one micro-batch of PolicyExamples, and the metrics of its samples.
+
+    Logged, as means over the sampled programs of the steps: loss_ce, loss_rl, mean_return, mean_relative_return, mean_value
+    (the critic's weight per token) and the share of each outcome.
+    """
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        labels, sampled = batch["program_ids"], batch["from_policy"]
+        logits = program_logits(model, batch["prompt_ids"], batch["prompt_mask"], labels)
+        ce = cross_entropy_sum(logits, labels.masked_fill(sampled[:, None], IGNORED)) / batch["normaliser_ce"]
+        rl = policy_loss_sum(
+            logits,
+            labels.masked_fill(~sampled[:, None], IGNORED),
+            batch["values"],
+            batch["returns"],
+            negative_returns=variant.negative_returns,
+            negative_weight=variant.negative_weight,
+            token_scale=batch["token_scale"],
+        )
+        rl = rl / batch["normaliser_rl"]
+        programs = batch["normaliser_programs"]
+        metrics = {
+            "loss_ce": ce,
+            "loss_rl": rl,
+            "mean_return": batch["rewards"].sum() / programs,
+            "mean_relative_return": batch["returns"].sum() / programs,
+            "mean_value": batch["values"].sum() / batch["normaliser_policy_tokens"],
+        }
+        for index, name in enumerate(OUTCOMES):
+            metrics[f"share_{name}"] = (batch["outcomes"] == index).sum() / programs
+        return ce + variant.rl_weight * rl, metrics
+
+    return loss
+
+
+def correct_programs(
+    problems: list[Problem], samples: list[Sample], outcomes: dict[tuple[str, int], OutcomeRow], with_samples: bool
+) -> dict[str, list[str]]:
+    """Programs for the cross entropy, by task: reference solutions, or the distinct passing samples where there are none."""
+    programs = {problem.task_id: list(problem.solutions) for problem in problems if problem.solutions}
+    if not with_samples:
+        return programs
+    own: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        row = outcomes.get((sample.task_id, sample.sample_id))
+        passed = row is not None and row.outcome == "passed_test"
+        if passed and sample.task_id not in programs and sample.solution not in own[sample.task_id]:
+            own[sample.task_id].append(sample.solution)
+    return programs | {task: found for task, found in own.items() if found}
+
+
+def rl_finetune(
+    *,
+    config: RlFinetuneConfig,
+    variant: str,
+    actor: Path,
+    problems: Path,
+    samples: list[Path],
+    outcomes: list[Path],
+    values: Path | None,
+    critic: Path | None = None,
+    sampling: SampleSetConfig | None = None,
+    run_tests: RunTestsConfig | None = None,
+    seed: int,
+    output: Path,
+    work: Path,
+) -> None:
+    """Fine-tune the actor to the policy `variant`; writes a Hugging Face folder.
+
+    Args:
+        config: all variants; one is trained.
+        variant: its name.
+        actor: folder of the warm-started actor.
+        problems: train problems.
+        samples: the actor's programs for them, greedy ones included.
+        outcomes: theirs on the hidden tests.
+        values: of the samples, by the score stage; None unless the variant's values are "critic".
+        critic: folder of the 4-class critic, for rounds > 1 with values "critic".
+        sampling: how later rounds sample; rounds > 1 only.
+        run_tests: how later rounds judge; rounds > 1 only.
+        seed: of order and sampling.
+        output: folder to write.
+        work: folder for checkpoints, removed at the end.
+
+    Raises:
+        DataError: unknown variant, missing baselines or values.
+    """
+    if variant not in config.variants:
+        raise DataError(f"rl_finetune has no variant {variant!r}; variants are {', '.join(config.variants)}")
+    chosen = config.variants[variant]
+    needs_values = chosen.values == "critic" and chosen.losses in ("rl", "ce+rl")
+    if needs_values and values is None:
+        raise DataError(f"variant {variant!r} takes its values from the critic: give --values (made by `coderl score`)")
+    if chosen.rounds > 1 and (sampling is None or run_tests is None or (needs_values and critic is None)):
+        raise DataError(f"variant {variant!r} has {chosen.rounds} rounds: give --sampling, --run-tests and --critic to sample and judge again")
+    tokenizer, model = load_tokenizer(actor), load_actor(actor)
+    table = read_problems(problems)
+    prompts = {p.task_id: encode_prompt(tokenizer, p, config.lengths.max_source_tokens, config.prompt.style) for p in table}
+
+    def encode(sample: Sample) -> tuple[list[int], list[int]]:
+        if sample.task_id not in prompts:
+            raise DataError(f"samples hold task_id {sample.task_id!r}, which is not in {problems}")
+        return prompts[sample.task_id], encode_program(tokenizer, sample.solution, config.lengths.max_target_tokens)
+
+    drawn, judged = read_samples(samples), read_outcomes(outcomes)
+    found = read_values(values) if needs_values and values is not None else {}
+    log: list[dict[str, float]] = []
+    for number in range(chosen.rounds):
+        folder = work / f"round{number}"
+        if number > 0:
+            assert sampling is not None
+            assert run_tests is not None
+            drawn = sample_programs(
+                model, tokenizer, table, sampling, config.prompt, config.lengths, seed=derived_seed(seed, "round", number)
+            )
+            judged = {(row.task_id, row.sample_id): row for row in judge_samples(table, drawn, run_tests, suite="hidden")}
+            if needs_values:
+                assert critic is not None
+                found = score_samples(OutcomeCritic.load(critic), tokenizer, table, drawn)
+        correct = correct_programs(table, drawn, judged, chosen.ce_on_passing_samples)
+        pairs = [
+            (prompts[task], [encode_program(tokenizer, text, config.lengths.max_target_tokens) for text in texts])
+            for task, texts in correct.items()
+        ]
+        experience = make_experience(
+            chosen, dict(config.rewards), drawn, judged, lambda sample: found[sample.task_id, sample.sample_id], encode
+        )
+        logger.info("round %d: %d programs with a gradient, %d problems with correct programs", number, len(experience), len(pairs))
+        examples = PolicyExamples(chosen, experience, pairs, tokenizer.pad_token_id, derived_seed(seed, "round", number))
+        rows = train(model, examples, policy_objective(chosen), chosen.training, seed=derived_seed(seed, "rl", number), work=folder)
+        log += [{**row, "round": float(number)} for row in rows]
+    with model_folder(output, work) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_log(folder, log)

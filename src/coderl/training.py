@@ -1,0 +1,269 @@
+"""One training loop for every model: the Trainer of transformers, fed with whole optimiser steps.
+
+A step's batch is a pure function of (seed, step). That makes three things exact: a killed training resumes with the batches
+it would have seen, the loss of a step does not depend on how it is split into micro-batches or over devices, and the same
+seed gives the same weights. Checkpoints go to a work folder that is no output of the workflow, because engines delete the
+outputs of a failed job.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import math
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from coderl.config import TrainingConfig, section_json
+from coderl.models import program_logits
+from coderl.objectives import cross_entropy_sum
+from coderl.seeds import derived_seed
+
+logger = logging.getLogger(__name__)
+
+Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+"""(model, micro-batch) -> (its share of the step's loss, its shares of the step's metrics); shares sum to the whole."""
+
+
+class Examples(Protocol):
+    """What a model learns from."""
+
+    def epoch(self, epoch: int) -> list[Any]:
+        """The items of one pass; the same list for the same number."""
+
+    def length(self, item: Any) -> int:
+        """Source + target tokens of an item, for bucketing."""
+
+    def collate(self, items: list[Any]) -> dict[str, Tensor]:
+        """Tensors with one row per item; a key that starts with "normaliser" is a 0-dim tensor of the whole step."""
+
+
+def plan_batches(lengths: Sequence[int], config: TrainingConfig, parts: int, rng: random.Random) -> list[list[int]]:
+    """Indices of the items of each optimiser step of one epoch.
+
+    With `batch_size`: that many items, shuffled; an incomplete last batch is dropped unless it is the only one (spec 2.5).
+    With `batch_tokens`: batches of items of similar length whose padded size stays below it, in random order. Every batch
+    holds at least `parts` items (devices x micro-batches), or as many as there are.
+    """
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    if config.batch_size is not None:
+        size = config.batch_size
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
+    assert config.batch_tokens is not None
+    mean = max(1.0, sum(lengths) / len(lengths))
+    pool = max(parts, int(64 * config.batch_tokens / mean))  # sorting within pools keeps the mix of an epoch random
+    batches = []
+    for start in range(0, len(order), pool):
+        batch: list[int] = []
+        longest = 0
+        for index in sorted(order[start : start + pool], key=lambda i: lengths[i]):
+            longest = max(longest, lengths[index])
+            if len(batch) >= parts and longest * (len(batch) + 1) > config.batch_tokens:
+                batches.append(batch)
+                batch, longest = [], lengths[index]
+            batch.append(index)
+        if batch:
+            batches.append(batch)
+    rng.shuffle(batches)
+    return batches
+
+
+class _StepBatches(Dataset[dict[str, Tensor]]):
+    """Item i is part i % parts of the batch of step i // parts."""
+
+    def __init__(self, examples: Examples, config: TrainingConfig, parts: int, seed: int) -> None:
+        self.examples, self.config, self.parts, self.seed = examples, config, parts, seed
+        self.first_steps = [0]  # first step of each planned epoch
+        self.items: list[Any] = []
+        self.batches: list[list[int]] = []
+        self._plan(0)
+        self.cached: tuple[int, dict[str, Tensor]] | None = None
+
+    def _plan(self, epoch: int) -> None:
+        self.current = epoch
+        self.items = self.examples.epoch(epoch)
+        if not self.items:
+            raise ValueError("nothing to train on: the examples of this stage are empty")
+        lengths = [self.examples.length(item) for item in self.items]
+        rng = random.Random(derived_seed(self.seed, "batches", epoch))
+        self.batches = plan_batches(lengths, self.config, self.parts, rng)
+
+    def __len__(self) -> int:
+        return self.config.steps * self.parts
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        step, part = divmod(index, self.parts)
+        while step >= self.first_steps[self.current] + len(self.batches):
+            if len(self.first_steps) == self.current + 1:
+                self.first_steps.append(self.first_steps[self.current] + len(self.batches))
+            self._plan(self.current + 1)
+        if self.cached is None or self.cached[0] != step:
+            chosen = self.batches[step - self.first_steps[self.current]]
+            self.cached = (step, self.examples.collate([self.items[i] for i in chosen]))
+        batch = self.cached[1]
+        return {key: value if key.startswith("normaliser") else value[part :: self.parts] for key, value in batch.items()}
+
+
+class _Trainer(Trainer):
+    """The Trainer with our loss, our order of batches and our metrics in its log."""
+
+    def __init__(self, *, loss: Loss, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.loss = loss
+        self.loss_is_scaled_for_ga = True  # micro-batches already sum to the step: never divide again
+        self.sums: dict[str, Tensor] = {}
+        self.logged_step = self.state.global_step
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], **_: Any) -> Tensor:  # type: ignore[override]
+        value, metrics = self.loss(model, inputs)
+        for key, metric in metrics.items():
+            self.sums[key] = self.sums.get(key, torch.zeros((), device=metric.device)) + metric.detach()
+        return value * self.args.world_size  # data parallelism averages over devices, we want the sum
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            steps = max(1, self.state.global_step - self.logged_step)
+            logs |= {key: value.item() / steps for key, value in self.sums.items()}
+            self.sums, self.logged_step = {}, self.state.global_step
+        super().log(logs, *args, **kwargs)
+
+
+class _PlainLines(TrainerCallback):
+    """One line per log entry where no terminal shows a bar."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs and state.is_world_process_zero:
+            shown = "  ".join(f"{key} {value:.4g}" for key, value in logs.items() if isinstance(value, float) and key != "epoch")
+            logger.info("step %d/%d  %s", state.global_step, state.max_steps, shown)
+
+
+def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConfig, *, seed: int, work: Path) -> list[dict[str, float]]:
+    """Train `model` in place; returns the rows of its log (step, loss, learning_rate, grad_norm and the loss's metrics).
+
+    Checkpoints every `config.checkpoint_every` steps in `work`; called again with the same arguments after a kill, it goes
+    on from the last one and ends with the same weights as an uninterrupted run. A checkpoint of another configuration,
+    seed, first model or data is deleted, not used. The caller removes `work` when the model is saved.
+
+    Raises:
+        ValueError: no examples.
+    """
+    set_seed(derived_seed(seed, "training") % 2**32)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation = 1
+    if config.batch_size is not None and config.micro_batch_size is not None:
+        accumulation = max(1, math.ceil(config.batch_size / (config.micro_batch_size * world)))
+    batches = _StepBatches(examples, config, world * accumulation, seed)
+    _discard_foreign_checkpoints(work, _identity(model, batches, config, seed, world))
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=config.steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="polynomial",
+        lr_scheduler_kwargs={"lr_end": config.learning_rate * config.final_learning_rate_ratio, "power": config.decay_power},
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.precision == "bf16",
+        gradient_checkpointing=config.gradient_checkpointing,
+        optim="adamw_torch_fused",
+        logging_steps=config.log_every,
+        save_strategy="steps",
+        save_steps=config.checkpoint_every,
+        save_total_limit=1,
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        disable_tqdm=not sys.stderr.isatty(),
+        seed=derived_seed(seed, "training") % 2**32,
+    )
+    trainer = _Trainer(
+        model=model, args=arguments, train_dataset=batches, data_collator=lambda parts: parts[0], loss=loss, callbacks=[_PlainLines()]
+    )
+    checkpoint = get_last_checkpoint(str(work)) if work.exists() else None
+    if checkpoint:
+        logger.info("resuming from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    keys_out = ("epoch", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
+    return [{key: value for key, value in row.items() if key not in keys_out} for row in trainer.state.log_history if "loss" in row]
+
+
+def _identity(model: nn.Module, batches: _StepBatches, config: TrainingConfig, seed: int, world: int) -> str:
+    """What a checkpoint must have been made from to be continued: configuration, seed, first weights and data."""
+    digest = hashlib.sha256(f"{section_json(config)} {seed} {world}".encode())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    digest.update(repr([batches.examples.length(item) for item in batches.items]).encode())
+    return digest.hexdigest()
+
+
+def _discard_foreign_checkpoints(work: Path, identity: str) -> None:
+    """Keep the checkpoints in `work` only if they have this identity."""
+    mark = work / "identity"
+    if work.exists() and (not mark.exists() or mark.read_text() != identity):
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    mark.write_text(identity)
+
+
+def program_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The Loss of supervised stages: cross entropy of program_ids, mean over the tokens of the step (spec 2.3)."""
+    logits = program_logits(model, batch["prompt_ids"], batch["prompt_mask"], batch["program_ids"])
+    return cross_entropy_sum(logits, batch["program_ids"]) / batch["normaliser"], {}
+
+
+@contextmanager
+def model_folder(output: Path, work: Path | None = None) -> Iterator[Path]:
+    """A temporary folder that becomes `output` when the block ends well; nothing half-written is ever seen there.
+
+    `work`, the folder of checkpoints, is removed then.
+    """
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if output.exists():
+            shutil.rmtree(output)
+        temporary.rename(output)
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_log(folder: Path, rows: Sequence[dict[str, float]]) -> None:
+    """The training log as `training_log.csv`, one row per logged step."""
+    columns = ["step", *sorted({key for row in rows for key in row} - {"step"})]
+    with open(folder / "training_log.csv", "w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, columns, restval="")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The rows that `write_log` wrote."""
+    with open(folder / "training_log.csv", newline="", encoding="utf-8") as lines:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(lines)]
