@@ -24,10 +24,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
 from coderl.config import TrainCriticConfig
+from coderl.objectives import IGNORED
 from coderl.records import DataError
-
-IGNORED = -100
-"""Id at positions without a program token."""
 
 HEAD_FILE = "critic_head.safetensors"
 SETTINGS_FILE = "critic.json"
@@ -82,7 +80,7 @@ def load_actor(path_or_id: str | Path) -> PreTrainedModel:
         raise DataError(f"{path_or_id}: expected a model folder, found a file")
     try:
         config = AutoConfig.from_pretrained(str(path_or_id))
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, loading = kind.from_pretrained(str(path_or_id), dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unavailable(path_or_id, "model", _short(error)) from None
@@ -98,7 +96,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _bare(model: nn.Module) -> nn.Module:
+def _bare(model: nn.Module) -> Any:
     """The model inside a DistributedDataParallel wrapper, whose config can be read."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
@@ -158,22 +156,22 @@ def program_logits(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, pr
     Returns:
         [B, T, V]; [:, t] predicts program_ids[:, t] and is meaningless where that is -100.
     """
-    config: Any = _bare(model).config
+    config = _bare(model).config
     if config.is_encoder_decoder:
         shifted = _decoder_input(config, program_ids)[:, :-1]
         output = model(input_ids=prompt_ids, attention_mask=prompt_mask, decoder_input_ids=shifted, use_cache=False)
         return output.logits  # type: ignore[no-any-return]
     ids, mask, index = _packed(prompt_ids, prompt_mask, program_ids)
     options: dict[str, Any] = {}
-    first = 0
+    first = 0  # index of the first position whose logits are kept
     if "logits_to_keep" in inspect.signature(_bare(model).forward).parameters:
-        first = int(prompt_mask.sum(1).min()) - 1  # logits over a large vocabulary are the bulk of the memory
+        first = int(prompt_mask.sum(1).min()) - 1  # a large vocabulary's logits are the bulk of the memory: none for the prompt
         options["logits_to_keep"] = ids.shape[1] - first
     logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
     return logits.gather(1, (index - 1 - first)[..., None].expand(-1, -1, logits.shape[-1]))
 
 
-def program_states(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, program_ids: Tensor, *, after: bool) -> Tensor:
+def program_states(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, program_ids: Tensor, *, after: bool) -> Tensor:
     """Last hidden states along the program, as the output layer sees them.
 
     For T5 with tied embeddings that is the decoder's output times d_model ** -0.5 (spec 1.6, 5.1).
@@ -188,7 +186,7 @@ def program_states(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, pr
     Returns:
         [B, T, d], meaningless where program_ids is -100.
     """
-    config: Any = model.config
+    config = model.config
     if config.is_encoder_decoder:
         encoded = model.get_encoder()(input_ids=prompt_ids, attention_mask=prompt_mask).last_hidden_state
         inputs = _decoder_input(config, program_ids)
@@ -259,11 +257,11 @@ class OutcomeCritic(nn.Module):
     them too, and depends on it (spec 5.2).
     """
 
-    def __init__(self, backbone: PreTrainedModel, settings: CriticSettings) -> None:
+    def __init__(self, backbone: Any, settings: CriticSettings) -> None:
         super().__init__()
         self.backbone = backbone
         self.settings = settings
-        width = int(backbone.get_input_embeddings().embedding_dim if backbone.config.is_encoder_decoder else backbone.config.hidden_size)
+        width = int(backbone.config.hidden_size)
         self.head: nn.Module
         if settings.head == "linear":
             self.head = nn.Linear(width, settings.classes)
@@ -276,7 +274,7 @@ class OutcomeCritic(nn.Module):
         if output is not None and output.weight is not embeddings.weight:
             output.requires_grad_(False)  # never used; data parallelism waits for the gradients of trainable weights
         self._keys_to_ignore_on_save = _tied_names(self)
-        self.register_state_dict_post_hook(_drop_tied)
+        self.register_state_dict_post_hook(_drop_tied)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_backbone(cls, path_or_id: str | Path, classes: int, config: TrainCriticConfig, seed: int = 0) -> OutcomeCritic:
@@ -347,7 +345,7 @@ class OutcomeCritic(nn.Module):
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """The newer name of gradient_checkpointing_enable."""
-        self.backbone.activation_checkpointing_enable(**options)  # type: ignore[operator]
+        self.backbone.activation_checkpointing_enable(**options)
 
     def tie_weights(self) -> None:
         """Tie embeddings again after a checkpoint, which holds shared weights once, was loaded; called by the Trainer."""

@@ -26,7 +26,7 @@ from coderl.objectives import IGNORED, cross_entropy_sum, distance_values, polic
 from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_program, encode_prompt
 from coderl.records import OUTCOMES, DataError, OutcomeRow, Sample, read_outcomes, read_samples
-from coderl.sampling import sample_programs
+from coderl.sampling.stage import draw_samples, problem_batches
 from coderl.sandbox.stage import judge_samples
 from coderl.seeds import derived_seed
 from coderl.training import model_folder, train, write_log
@@ -280,9 +280,21 @@ def rl_finetune(
         if number > 0:
             assert sampling is not None
             assert run_tests is not None
-            drawn = sample_programs(
-                model, tokenizer, table, sampling, config.prompt, config.lengths, seed=derived_seed(seed, "round", number)
-            )
+            drawn = [
+                sample
+                for batch in problem_batches(table, sampling.batch_problems)
+                for sample in draw_samples(
+                    model,
+                    tokenizer,
+                    batch,
+                    sample_ids=range(sampling.samples_per_problem),
+                    greedy=sampling.greedy,
+                    decoding=sampling.decoding,
+                    prompt=config.prompt,
+                    lengths=config.lengths,
+                    seed=derived_seed(seed, "round", number),
+                )
+            ]
             judged = {(row.task_id, row.sample_id): row for row in judge_samples(table, drawn, run_tests, suite="hidden")}
             if needs_values:
                 assert critic is not None

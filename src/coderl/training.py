@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from coderl.config import TrainingConfig, section_json
@@ -127,12 +127,14 @@ class _Trainer(Trainer):
         self.loss = loss
         self.loss_is_scaled_for_ga = True  # micro-batches already sum to the step: never divide again
         self.sums: dict[str, Tensor] = {}
-        self.logged_step = self.state.global_step
+        self.logged_step: int | None = None  # the step after which `sums` began; a resumed training does not begin at 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], **_: Any) -> Tensor:  # type: ignore[override]
+        if self.logged_step is None:
+            self.logged_step = self.state.global_step
         value, metrics = self.loss(model, inputs)
         for key, metric in metrics.items():
             self.sums[key] = self.sums.get(key, torch.zeros((), device=metric.device)) + metric.detach()
@@ -140,7 +142,7 @@ class _Trainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
-            steps = max(1, self.state.global_step - self.logged_step)
+            steps = max(1, self.state.global_step - (self.logged_step or 0))
             logs |= {key: value.item() / steps for key, value in self.sums.items()}
             self.sums, self.logged_step = {}, self.state.global_step
         super().log(logs, *args, **kwargs)
@@ -186,7 +188,8 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
         bf16=config.precision == "bf16",
-        gradient_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing=config.gradient_checkpointing,
+        dataloader_pin_memory=torch.cuda.is_available(),
         optim="adamw_torch_fused",
         logging_steps=config.log_every,
         save_strategy="steps",
@@ -201,6 +204,7 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
     trainer = _Trainer(
         model=model, args=arguments, train_dataset=batches, data_collator=lambda parts: parts[0], loss=loss, callbacks=[_PlainLines()]
     )
+    trainer.remove_callback(PrinterCallback)
     checkpoint = get_last_checkpoint(str(work)) if work.exists() else None
     if checkpoint:
         logger.info("resuming from %s", checkpoint)

@@ -1,0 +1,139 @@
+"""RL fine-tuning: what carries a gradient, how a step is put together, and that it moves the policy the right way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_t5
+
+from coderl.config import PolicyVariant, TrainingConfig
+from coderl.models import program_logits
+from coderl.objectives import cross_entropy_sum, token_log_probabilities
+from coderl.records import OutcomeRow, Sample
+from coderl.records import DataError
+from coderl.rl import Experience, PolicyExamples, correct_programs, make_experience, policy_objective
+from coderl.problems import Problem
+from coderl.training import train
+
+REWARDS = {"compile_error": -1.0, "runtime_error": -0.6, "failed_test": -0.3, "passed_test": 1.0}
+
+
+def variant(**changes: Any) -> PolicyVariant:
+    training = TrainingConfig(steps=30, batch_size=4, learning_rate=1e-2)
+    return PolicyVariant(**({"training": training, "values": "none"} | changes))
+
+
+def outcome(task: str, number: int, name: str) -> OutcomeRow:
+    return OutcomeRow(task, number, "hidden", name, 0, 1, None, None, None, None, 0.0, 0.0, "strict", "namespace")  # type: ignore[arg-type]
+
+
+def group(task: str, outcomes: list[str], greedy: str | None) -> tuple[list[Sample], dict[tuple[str, int], OutcomeRow]]:
+    samples = [Sample(task, i, f"program {i}") for i in range(len(outcomes))]
+    rows = {(task, i): outcome(task, i, name) for i, name in enumerate(outcomes)}
+    if greedy is not None:
+        samples.append(Sample(task, len(outcomes), "greedy", kind="greedy"))
+        rows[task, len(outcomes)] = outcome(task, len(outcomes), greedy)
+    return samples, rows
+
+
+def encode(sample: Sample) -> tuple[list[int], list[int]]:
+    return [1, 5, 2], [1, 6 + sample.sample_id, 2]
+
+
+def test_only_programs_unlike_the_greedy_one_carry_a_gradient() -> None:
+    samples, rows = group("a", ["passed_test", "failed_test", "compile_error"], "failed_test")
+    found = make_experience(variant(), REWARDS, samples, rows, None, encode)
+    assert [(e.outcome, e.returns) for e in found] == [("passed_test", 1.3), ("compile_error", pytest.approx(-0.7))]
+    assert [e.reward for e in found] == [1.0, -1.0]
+
+
+def test_greedy_returns_need_a_greedy_program() -> None:
+    samples, rows = group("a", ["passed_test"], None)
+    with pytest.raises(DataError, match="no greedy program"):
+        make_experience(variant(), REWARDS, samples, rows, None, encode)
+    assert make_experience(variant(returns="absolute"), REWARDS, samples, rows, None, encode)[0].returns == 1.0
+
+
+def test_values_are_the_probability_of_the_true_outcome() -> None:
+    samples, rows = group("a", ["runtime_error"], "passed_test")
+    table = np.arange(12, dtype=np.float32).reshape(3, 4) / 12
+    found = make_experience(variant(values="critic"), REWARDS, samples, rows, lambda _: table, encode)
+    assert found[0].values == pytest.approx(table[:, 1].tolist())
+    with pytest.raises(DataError, match="2 tokens, but the program has 3"):
+        make_experience(variant(values="critic"), REWARDS, samples, rows, lambda _: table[:2], encode)
+
+
+def test_samples_as_if_correct() -> None:
+    samples, rows = group("a", ["runtime_error", "failed_test"], "failed_test")
+    found = make_experience(variant(losses="ce_on_samples"), REWARDS, samples, rows, None, encode)
+    assert [e.returns for e in found] == [1.0, 1.0]
+
+
+def test_correct_programs_are_references_or_own_passing_samples() -> None:
+    def problem(task: str, solutions: list[str]) -> Problem:
+        return Problem(task, "b", "train", "introductory", "q", "", None, solutions, None, None)
+
+    samples, rows = group("a", ["passed_test", "failed_test", "passed_test"], None)
+    more, more_rows = group("b", ["passed_test"], None)
+    problems = [problem("a", []), problem("b", ["reference"])]
+    found = correct_programs(problems, samples + more, rows | more_rows, True)
+    assert found == {"a": ["program 0", "program 2"], "b": ["reference"]}
+    assert correct_programs(problems, samples + more, rows | more_rows, False) == {"b": ["reference"]}
+
+
+def examples(chosen: PolicyVariant) -> PolicyExamples:
+    experience = [
+        Experience([1, 5, 2], [1, 6, 7, 2], "passed_test", 1.0, 1.3, [0.5, 0.6, 0.7, 0.8]),
+        Experience([1, 5, 9, 2], [1, 8, 2], "failed_test", -0.3, -1.3, [0.2, 0.3, 0.4]),
+    ]
+    return PolicyExamples(chosen, experience, [([1, 5, 2], [[1, 10, 11, 12, 2], [1, 10, 2]])], 0, 1)
+
+
+def test_half_of_the_items_are_of_each_kind() -> None:
+    items = examples(variant()).epoch(0)
+    assert sum(i < 0 for i, _ in items) == sum(i >= 0 for i, _ in items) == 2
+    assert all(i < 0 for i, _ in examples(variant(losses="rl")).epoch(0))
+    assert all(i >= 0 for i, _ in examples(variant(losses="ce")).epoch(0))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "program_mean"])
+def test_step_is_the_closed_form_however_it_is_split(reduction: str) -> None:
+    chosen = variant(token_reduction=reduction, negative_returns="unbounded", rl_weight=0.7)
+    source, model = examples(chosen), tiny_t5()
+    batch = source.collate([(-1, 0), (-1, 1), (0, 0)])
+    loss, metrics = policy_objective(chosen)(model, batch)
+    log_p = token_log_probabilities(program_logits(model, batch["prompt_ids"], batch["prompt_mask"], batch["program_ids"]), batch["program_ids"])
+    terms = [-(r * v[: len(v)] * log_p[k, : len(v)]) for k, (r, v) in enumerate([(1.3, torch.tensor([0.5, 0.6, 0.7, 0.8])), (-1.3, torch.tensor([0.2, 0.3, 0.4]))])]
+    rl = {
+        "sum": sum(t.sum() for t in terms) / 2,
+        "mean": sum(t.sum() for t in terms) / 7,
+        "program_mean": sum(t.mean() for t in terms) / 2,
+    }[reduction]
+    ce = -log_p[2].sum() / 5
+    assert loss.item() == pytest.approx((ce + 0.7 * rl).item(), rel=1e-5)
+    assert metrics["mean_return"].item() == pytest.approx(0.35)
+    assert metrics["share_passed_test"].item() == metrics["share_failed_test"].item() == 0.5
+    assert metrics["mean_value"].item() == pytest.approx((2.6 + 0.9) / 7)
+    parts = [{k: v if k.startswith("normaliser") else v[i : i + 1] for k, v in batch.items()} for i in range(3)]
+    assert sum(policy_objective(chosen)(model, part)[0].item() for part in parts) == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_training_raises_what_passed_and_lowers_what_failed(tmp_path: Any) -> None:
+    chosen = variant(losses="rl")
+    source, model = examples(chosen), tiny_t5()
+    batch = source.collate([(-1, 0), (-1, 1)])
+
+    def log_p() -> list[float]:
+        with torch.no_grad():
+            logits = program_logits(model, batch["prompt_ids"], batch["prompt_mask"], batch["program_ids"])
+        return [-cross_entropy_sum(logits[i : i + 1], batch["program_ids"][i : i + 1]).item() for i in range(2)]
+
+    before = log_p()
+    log = train(model, source, policy_objective(chosen), chosen.training, seed=1, work=tmp_path)
+    after = log_p()
+    assert after[0] > before[0]
+    assert after[0] - after[1] > before[0] - before[1]
+    assert {"loss_rl", "loss_ce", "mean_return", "mean_value", "share_passed_test", "grad_norm"} <= set(log[-1]) or not log
