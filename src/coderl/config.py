@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Difficulty = Literal["introductory", "interview", "competition"]
 DIFFICULTIES: tuple[str, ...] = ("introductory", "interview", "competition")
@@ -366,6 +366,33 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
 
 
+STAGES: tuple[str, ...] = tuple(name for name in RunConfig.model_fields if name not in ("description", "seed", "procedural"))
+"""The stages in the order of the pipeline; each is a rule, a verb, a section and a log folder of the same name."""
+
+
+class WorkflowConfig(Section):
+    """config/config.yaml: which runs are active, and what moves no number."""
+
+    runs: list[str] = Field(default=["mini"], min_length=1, description="Runs in results/apps_eval.csv; files in config/runs.")
+    threads: dict[str, int] = Field(default={}, description="CPU threads per job by stage; a stage that is not named gets 1.")
+
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _one_run(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("threads")
+    @classmethod
+    def _stages_only(cls, value: dict[str, int]) -> dict[str, int]:
+        for stage, count in value.items():
+            if stage not in STAGES:
+                near = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0.0)[0]
+                raise ValueError(f"no stage '{stage}'; did you mean '{near}'?")
+            if count < 1:
+                raise ValueError(f"{stage}: at least 1 thread")
+        return value
+
+
 # --------------------------------------------------------------------------------------------------- reading
 
 S = TypeVar("S", bound=BaseModel)
@@ -480,3 +507,16 @@ def load_section(model: type[S], text: str, section: str) -> S:
 def section_json(section: BaseModel) -> str:
     """The section as compact JSON with sorted keys, for command lines and hashes."""
     return json.dumps(section.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def run_schema() -> dict[str, Any]:
+    """JSON schema of a run file, for editors: RunConfig's, and with `extends` nothing else is required."""
+    schema = RunConfig.model_json_schema()
+    required = schema.pop("required")
+    extends = {"type": "string", "description": "Another run in the same folder; this file holds the differences only."}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "properties": {"extends": extends, **schema["properties"]},
+        "anyOf": [{"required": ["extends"]}, {"required": required}],
+    }

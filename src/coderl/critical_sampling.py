@@ -28,10 +28,10 @@ from coderl.critic import Values, score_programs
 from coderl.models import OutcomeCritic, default_device, load_actor, load_tokenizer
 from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_program, encode_prompt, encode_repair_prompt
-from coderl.records import DataError, Sample, SampleKind
+from coderl.records import DataError, OutcomeRow, Sample, SampleKind
 from coderl.sampling import Generated, Request, generate
 from coderl.sampling.stage import content_hash, draw_samples, problem_batches, run_batches, to_sample
-from coderl.sandbox import Job, Limits, Outcome, judge_many
+from coderl.sandbox.stage import judge_samples
 from coderl.seeds import derived_seed
 
 LOG = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class _Group:
 
     problem: Problem
     programs: list[Sample]
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    outcomes: dict[int, OutcomeRow] = field(default_factory=dict)
 
     def passing(self) -> list[Sample]:
         return [row for row in self.programs if self.outcomes[row.sample_id].outcome == "passed_test"]
@@ -186,31 +186,14 @@ class CriticalSampler:
 
     def _judge(self, groups: list[_Group]) -> None:
         """Run the example tests, once per distinct program of a problem."""
-        jobs: dict[tuple[str, str], Job] = {}
+        distinct = {(row.task_id, row.solution): row for group in groups for row in reversed(group.programs)}
+        found = judge_samples([group.problem for group in groups], list(distinct.values()), self.run_tests, suite="example")
+        outcomes = {(row.task_id, row.sample_id): row for row in found}
         for group in groups:
-            tests = group.problem.example_tests
-            assert tests is not None
-            for row in group.programs:
-                key = (row.task_id, row.solution)
-                jobs.setdefault(key, Job(len(jobs), row.solution, tests, group.problem.entry_point))
-        limits = Limits(
-            cpu_seconds=self.run_tests.cpu_seconds,
-            memory_mb=self.run_tests.memory_mb,
-            max_processes=self.run_tests.max_processes,
-            max_output_mb=self.run_tests.max_output_mb,
-            max_file_mb=self.run_tests.max_file_mb,
-        )
-        found = dict(
-            judge_many(
-                jobs.values(),
-                limits,
-                checker=self.run_tests.checker,
-                workers=self.run_tests.workers,
-                stop_at_first_failure=self.run_tests.stop_at_first_failure,
-            )
-        )
-        for group in groups:
-            group.outcomes = {row.sample_id: found[jobs[row.task_id, row.solution].id] for row in group.programs}
+            representatives = [distinct[row.task_id, row.solution] for row in group.programs]
+            group.outcomes = {
+                row.sample_id: outcomes[row.task_id, first.sample_id] for row, first in zip(group.programs, representatives, strict=True)
+            }
 
     def _values(self, groups: list[_Group], programs: list[list[Sample]]) -> list[list[tuple[list[int], Values]]]:
         """The critic's tokens and values of some programs of each group, computed once per distinct program."""
@@ -364,11 +347,11 @@ def critical_sample(
     if judge.settings.classes != 2:
         raise DataError(f"{critic}: a critic of {judge.settings.classes} classes; critical sampling needs `train-critic --classes 2`")
     sampler = CriticalSampler(
-        policy=load_actor(policy).to(device),
+        policy=load_actor(policy).to(device),  # type: ignore[arg-type]
         tokenizer=load_tokenizer(policy),
         critic=judge.to(device),
         critic_tokenizer=load_tokenizer(critic),
-        repair_model=load_actor(repair_model).to(device),
+        repair_model=load_actor(repair_model).to(device),  # type: ignore[arg-type]
         repair_tokenizer=load_tokenizer(repair_model),
         config=config,
         prompt=prompt,

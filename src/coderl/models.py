@@ -29,27 +29,25 @@ from coderl.records import DataError
 
 HEAD_FILE = "critic_head.safetensors"
 SETTINGS_FILE = "critic.json"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 
 # --------------------------------------------------------------------------------------------------- loading
 
 
-def _unavailable(path_or_id: str | Path, what: str, error: Exception | None) -> DataError:
+def _unavailable(path_or_id: str | Path, what: str, error: Exception | str) -> DataError:
     """The error for a model that cannot be had: which folder or id, why, and what to type next."""
-    name = str(path_or_id)
+    name, reason = str(path_or_id), str(error).split("\n")[0]
     if Path(name).is_dir():
-        return DataError(f"{name}: no {what} can be read from this folder ({error}); make the folder again with the stage that writes it")
+        return DataError(f"{name}: no {what} can be read from this folder ({reason}); make the folder again with the stage that writes it")
+    if Path(name).exists():
+        return DataError(f"{name}: expected a model folder, found a file")
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or Path(name).parent.is_dir():
         return DataError(f"{name}: no such model folder; make it first with the stage that writes it (e.g. `coderl warm-start`)")
     return DataError(
-        f"{name}: neither a folder nor a {what} that the Hugging Face hub or its local cache gives ({error}). Where there is no "
+        f"{name}: neither a folder nor a {what} that the Hugging Face hub or its local cache gives ({reason}). Where there is no "
         f"network, run `hf download {name}` beforehand where there is, share HF_HOME with this machine, and set HF_HUB_OFFLINE=1"
     )
-
-
-def _short(error: Exception) -> Exception:
-    """The first line of an error that fills a screen."""
-    return type(error)(str(error).split("\n")[0]) if isinstance(error, (OSError, ValueError)) else error
 
 
 def load_tokenizer(path_or_id: str | Path) -> Any:
@@ -58,12 +56,14 @@ def load_tokenizer(path_or_id: str | Path) -> Any:
     Raises:
         DataError: missing or damaged folder, or no access to the hub; says how to download beforehand.
     """
-    if not Path(path_or_id).is_dir() and Path(path_or_id).exists():
-        raise DataError(f"{path_or_id}: expected a model folder, found a file")
+    folder = Path(path_or_id)
+    if folder.is_file() or (folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES)):
+        # transformers makes an empty T5 tokenizer of such a folder, to which every word is unknown
+        raise _unavailable(path_or_id, "tokenizer", f"none of {', '.join(TOKENIZER_FILES)} in it")
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(str(path_or_id), clean_up_tokenization_spaces=False)
     except (OSError, ValueError, KeyError) as error:
-        raise _unavailable(path_or_id, "tokenizer", _short(error)) from None
+        raise _unavailable(path_or_id, "tokenizer", error) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -76,14 +76,14 @@ def load_actor(path_or_id: str | Path) -> PreTrainedModel:
         DataError: missing or damaged folder, weights that do not fill the model, or no access to the hub; says how to
             download beforehand.
     """
-    if not Path(path_or_id).is_dir() and Path(path_or_id).exists():
-        raise DataError(f"{path_or_id}: expected a model folder, found a file")
+    if Path(path_or_id).is_file():
+        raise _unavailable(path_or_id, "model", "")
     try:
         config = AutoConfig.from_pretrained(str(path_or_id))
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, loading = kind.from_pretrained(str(path_or_id), dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _unavailable(path_or_id, "model", _short(error)) from None
+        raise _unavailable(path_or_id, "model", error) from None
     if loading["missing_keys"]:  # transformers fills them at random and only warns
         missing = sorted(loading["missing_keys"])
         raise DataError(f"{path_or_id}: the weights lack {missing[0]!r} ({len(missing)} tensors in all); not a whole language model")
@@ -323,9 +323,7 @@ class OutcomeCritic(nn.Module):
             if prefixes:
                 prefix_logits = filled.cummax(1).values
         elif pooling == "mean_hidden":
-            sums = states.masked_fill(~present, 0.0).cumsum(1)
-            counts = present.cumsum(1).clamp(min=1)
-            means = sums / counts
+            means = states.cumsum(1) / torch.arange(1, mask.shape[1] + 1, device=mask.device)[:, None]
             logits = self.head(_at(means, last))
             if prefixes:
                 prefix_logits = self.head(means)

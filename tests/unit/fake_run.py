@@ -195,7 +195,9 @@ def make_fake_run(folder: Path, *, count: int = 30, samples: int = 40, n: int = 
     programs["reference"] = write_programs(folder / "reference", [], passed, [])
     failed = [outcome_row(p.task_id, 0, "hidden", "failed_test") for p in problems]
     programs["empty"] = write_programs(folder / "empty", [], failed, [])
-    shares = {f"share_{name}": (0.25, 0.25) for name in OUTCOMES}
+    shares = {
+        f"share_{name}": (start, end) for name, start, end in zip(OUTCOMES, (0.1, 0.25, 0.45, 0.2), (0.05, 0.2, 0.4, 0.35), strict=True)
+    }
     base = {"loss": (6.0, 0.3), "learning_rate": (4e-3, 4e-4), "grad_norm": (3.0, 0.8)}
     rl = {"loss": (0.3, 0.1), "learning_rate": (1e-3, 1e-4), "grad_norm": (2.0, 0.6), "loss_ce": (0.25, 0.2), "loss_rl": (0.02, -0.1)}
     models = {

@@ -134,6 +134,18 @@ def test_references_count_only_in_the_metrics_that_say_so() -> None:
     assert (found["n_samples"], found["n_references"]) == (2, 1)
 
 
+def test_mean_log_likelihood_divides_by_the_length() -> None:
+    """The passing program is the likelier one in sum, the failing one per token; a sample without it does not count."""
+    rows = [
+        Judgement("a", 1, np.array([0.5, 0.5], np.float32), -2.0, 2, False),
+        Judgement("a", 0, np.array([0.5, 0.5], np.float32), -3.0, 6, False),
+        Judgement("a", 0, np.array([0.5, 0.5], np.float32), None, None, False),
+    ]
+    found = critic_metrics(rows, NAMES, seed=0)
+    assert (found["auc_within_problem_log_likelihood"], found["auc_log_likelihood"]) == (1.0, 1.0)
+    assert (found["auc_within_problem_mean_log_likelihood"], found["auc_mean_log_likelihood"]) == (0.0, 0.0)
+
+
 def test_no_problem_with_both_classes_is_unknown_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     rows = [Judgement(task, label, np.array([0.5, 0.5], np.float32), None, None, False) for task, label in (("a", 1), ("b", 0))]
     found = critic_metrics(rows, NAMES, seed=0)
@@ -494,23 +506,28 @@ def test_training_never_sees_a_held_out_problem(tmp_path: Path, monkeypatch: pyt
     assert splits[0] == splits[1]
 
 
-def test_a_failing_reference_is_no_passed_test_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_reference_is_no_passed_test_example_and_texts_are_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import coderl.critic as module
 
     labels: dict[str, int] = {}
+    texts: list[tuple[str, str]] = []
 
     def spy(model: Any, examples: CriticExamples, *_: Any, **__: Any) -> list[dict[str, float]]:
+        texts.extend((e.judged.task_id, e.judged.text) for e in examples.examples)
         labels.update({e.judged.text: e.label for e in examples.examples if e.judged.sample is None})
         return []
 
     monkeypatch.setattr(module, "train", spy)
     monkeypatch.setattr(module, "held_out_tasks", lambda tasks, share, seed: {"t9"})
-    files = write_toy(tmp_path, separable_rows(10), {"t1": ["good", "bad"]})
+    rows = separable_rows(10)
+    rows["t0"].append(rows["t0"][0])  # a sample that is there twice
+    files = write_toy(tmp_path, rows, {"t1": ["good", "bad"]})
     write_outcomes(files["reference_outcomes"][0], [outcome_row("t1", 0, "passed_test"), outcome_row("t1", 1, "runtime_error")])
     base = save_tiny(tmp_path / "actor", tiny_t5())
     arguments = {"classes": 4, "base_model": str(base), "seed": 1, "output": tmp_path / "c", "work": tmp_path / "w"}
     train_critic(config=config(), **files, **arguments)
     assert labels == {"good": 3, "bad": 1}
+    assert len(texts) == len(set(texts)) == 9 * 4 + 2
     labels.clear()
     train_critic(config=config(include_references=False), **files, **arguments)
     assert labels == {}

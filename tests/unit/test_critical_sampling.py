@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from coderl.critical_sampling import choose_repair_candidates, choose_seed, crit
 from coderl.models import OutcomeCritic
 from coderl.problems import InputOutputTests, Problem, write_problems
 from coderl.problems.prompts import encode_program, encode_prompt
-from coderl.records import DataError, Sample, read_samples
+from coderl.records import DataError, OutcomeRow, Sample, read_samples
 from coderl.sampling import Request, sample
 
 END = 2
@@ -160,26 +158,32 @@ def make_problem(number: int, examples: bool = True) -> Problem:
 
 
 class Judge:
-    """Stands for the sandbox; `rule` says which (text, task's input) passes. Refuses anything but example tests."""
+    """Stands for the sandbox; `rule` says which (text, problem's number) passes. Refuses anything but example tests."""
 
     def __init__(self) -> None:
         self.rule: Any = lambda text, number: False
         self.calls: list[list[str]] = []
 
-    def __call__(self, jobs: Iterable[Any], limits: Any, **options: Any) -> Iterator[tuple[Any, Any]]:
-        jobs = list(jobs)
-        self.calls.append([job.program for job in jobs])
-        for job in jobs:
-            assert job.tests.outputs == ["example"]
-            passed = self.rule(job.program, int(job.tests.inputs[0]))
-            found = ("passed_test", None) if passed else ("runtime_error", "nameerror")
-            yield job.id, SimpleNamespace(outcome=found[0], error_class=found[1], error_message="name 'x' is not defined")
+    def __call__(self, problems: list[Problem], samples: list[Sample], config: RunTestsConfig, *, suite: str) -> list[OutcomeRow]:
+        assert suite == "example"
+        assert len({(row.task_id, row.solution) for row in samples}) == len(samples), "judge a program once"
+        numbers = {problem.task_id: int(problem.task_id[2:]) for problem in problems if problem.example_tests is not None}
+        self.calls.append([row.solution for row in samples])
+        rows = []
+        for row in samples:
+            passed = self.rule(row.solution, numbers[row.task_id])
+            outcome = OutcomeRow(
+                row.task_id, row.sample_id, "example", "passed_test" if passed else "runtime_error", int(passed), 1, None if passed else 0,
+                None if passed else "nameerror", "name 'x' is not defined", None, 0.0, 0.0, "strict", "fake",
+            )  # fmt: skip
+            rows.append(outcome)
+        return rows
 
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     fake = Judge()
-    monkeypatch.setattr(critical_sampling, "judge_many", fake)
+    monkeypatch.setattr(critical_sampling, "judge_samples", fake)
     return fake
 
 
@@ -209,7 +213,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_tiny(folder / "backbone", tiny_t5(seed=7))
     critic = OutcomeCritic.from_backbone(folder / "backbone", 2, config)
     with torch.no_grad():
-        critic.head.weight.mul_(5)  # type: ignore[operator, union-attr]
+        critic.head.weight.mul_(3)  # type: ignore[operator, union-attr]
+        critic.head.bias.copy_(torch.tensor([0.0, 1.0]))  # type: ignore[operator, union-attr]
     critic.save(folder / "critic")
     tiny_tokenizer().save_pretrained(folder / "critic")
     return {**found, "critic": folder / "critic"}
@@ -394,3 +399,35 @@ def test_bad_models(models: dict[str, Path], tmp_path: Path, judge: Judge) -> No
     with pytest.raises(DataError, match="no such model folder"):
         run({**models, "policy": tmp_path / "nothing"}, tmp_path, [make_problem(0)])
     assert not list(tmp_path.glob("*.gz"))
+
+
+def test_with_the_real_sandbox(models: dict[str, Path], tmp_path: Path) -> None:
+    """A policy that writes the characters 1, 3, ( and line ends: some programs are valid and print nothing, as they should."""
+    policy = tiny_t5(seed=5)
+    tokenizer = tiny_tokenizer()
+    policy.config.tie_word_embeddings = False
+    head = torch.nn.Linear(16, 261, bias=False)
+    letters = [tokenizer.convert_tokens_to_ids(token) for token in ("1", "3", "(", "Ċ")]
+    with torch.no_grad():
+        head.weight.zero_()
+        rows = torch.randn(3, 16, generator=torch.Generator().manual_seed(0)) * 4
+        for row, (first, second) in zip(rows, ((letters[0], letters[1]), (letters[2], letters[3]), (END, letters[0])), strict=True):
+            head.weight[first] += row
+            head.weight[second] -= row
+    policy.lm_head = head
+    save_tiny(tmp_path / "policy", policy)
+    problems = [
+        Problem(
+            task_id=f"p/{number}", benchmark="custom", split="test", difficulty="introductory", question=f"Be silent {number}.",
+            starter_code="", entry_point=None, solutions=[], hidden_tests=None,
+            example_tests=InputOutputTests("stdin", ["1\n"], [expected]),
+        )
+        for number, expected in enumerate(("", "something"))
+    ]  # fmt: skip
+    samples = run({**models, "policy": tmp_path / "policy"}, tmp_path, problems, batch=12)
+    assert len(rows_of(samples, 0, "refine")) == 12
+    for row in rows_of(samples, 0, "refine"):
+        (parent,) = (other for other in samples if (other.task_id, other.sample_id) == (row.task_id, row.parent))
+        compile(parent.solution, "parent", "exec")
+    assert len(rows_of(samples, 1, "repair")) == 12
+    assert not rows_of(samples, 1, "refine")

@@ -285,7 +285,11 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(DataError, match="no model can be read"):
         load_actor(empty)
+    with pytest.raises(DataError, match="no tokenizer can be read"):
+        load_tokenizer(empty)
     folder = save_tiny(tmp_path / "actor", tiny_t5())
+    with pytest.raises(DataError, match="found a file"):
+        load_actor(folder / "config.json")
     with pytest.raises(DataError, match=r"no critic\.json"):
         OutcomeCritic.load(folder)
     make_critic().save(folder)
@@ -299,6 +303,17 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(DataError, match="no model can be read"):
         load_actor(folder)
+
+
+def test_a_folder_without_tokenizer_is_an_error(tmp_path: Path) -> None:
+    """transformers makes a tokenizer without vocabulary for it, and everything would be an unknown word."""
+    tiny_t5().save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"no tokenizer can be read.*tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match="no tokenizer can be read"):
+        load_tokenizer(tmp_path)
 
 
 def test_weights_that_do_not_fill_the_model_are_an_error(tmp_path: Path) -> None:

@@ -125,6 +125,16 @@ def test_end_token_and_length_limit() -> None:
         assert program.finished or len(program.tokens) == 24
 
 
+def test_first_token_that_is_start_and_end_in_one() -> None:
+    """Many causal models have one token for both: programs open with it, and the next one ends them."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = tokenizer.eos_token
+    model = llama(end_logit=1000.0)
+    (program,) = generate(model, tokenizer, [Request(PROMPTS[0], [None])], decoding=PLAIN, max_target_tokens=10)
+    assert (program.tokens, program.finished) == ([END, END], True)
+    assert draw(model, [Request(PROMPTS[0], [None])])[0].tokens == [END]
+
+
 def test_a_prefix_as_long_as_the_limit_comes_back() -> None:
     programs = draw(t5(), [Request(PROMPTS[0], [1, 2], [[1] * 24, [1] * 23])], PLAIN, 24)
     assert programs[0] == Generated([1] * 24, "", 0.0, 0, False)
@@ -171,6 +181,17 @@ def test_log_likelihood_is_that_of_teacher_forcing(kind: str) -> None:
         known, length = len(program.tokens) - program.n_tokens, len(program.tokens)
         expected = sum(float(scores[row, t, program.tokens[t]]) for t in range(known, length))
         assert program.log_likelihood == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_model_samples_without_dropout_and_stays_in_training() -> None:
+    model = t5()
+    expected = draw(model, [Request(PROMPTS[0], range(5))])
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    model.train()
+    assert draw(model, [Request(PROMPTS[0], range(5))]) == expected
+    assert model.training
 
 
 def test_greedy_rows_beside_sampled_ones() -> None:

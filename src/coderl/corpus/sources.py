@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import tokenize
 from collections.abc import Iterator
@@ -67,8 +68,11 @@ def read_sources(config: CorpusConfig, procedural: ProceduralConfig, seed: int) 
 def _stdlib(limit: int | None, seed: int) -> Iterator[SourceFile]:
     """Modules of the running interpreter's standard library; with a limit, a random choice of them."""
     root = Path(sysconfig.get_path("stdlib"))
-    paths = [path for path in root.rglob("*.py") if not SKIPPED_FOLDERS & set(path.relative_to(root).parts)]
-    names = sorted(path.relative_to(root).as_posix() for path in paths)
+    names = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]  # os.walk does not enter the others
+        names += [(Path(folder) / name).relative_to(root).as_posix() for name in files if name.endswith(".py")]
+    names.sort()
     if limit is not None:
         names = sorted(sorted(names, key=lambda name: derived_seed(seed, "stdlib", name))[:limit])
     for name in names:

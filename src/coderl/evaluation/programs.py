@@ -114,8 +114,7 @@ class Programs:
     def total(self, weights: Floats, mask: Booleans | None = None) -> Floats:
         """Sum of `weights` [N] per problem, shape [P]."""
         chosen = slice(None) if mask is None else mask
-        sums = np.bincount(self.problem[chosen], weights=weights[chosen], minlength=self.problems).astype(np.float64)
-        return sums
+        return np.bincount(self.problem[chosen], weights=weights[chosen], minlength=self.problems).astype(np.float64)
 
     @property
     def rank(self) -> Integers:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -20,98 +21,132 @@ BUDGET_LABELS: dict[str, str] = {
     "filtered_equal_tokens": "plain, equal tokens",
     "filtered": "critical sampling",
 }
+PIPE_WIDTH = 200
+"""A pipe or a log has no width of its own: wide enough that no line is folded."""
+
+Cell = Callable[[Row], Text]
 
 
-def show(table: Path, *, difficulty: str = "all", file: object = None) -> None:
-    """Print a table of results, run by run, and the differences beside it when `differences.csv` lies in its folder.
+def show(table: Path, *, difficulty: str = "all", file: TextIO | None = None) -> None:
+    """Print a table of results run by run, and the differences beside it when `differences.csv` lies in its folder.
+
+    Runs that differ in the seed only are followed by a table of their means.
 
     Args:
         table: apps_eval.csv of one run or of several.
         difficulty: which problems; `all` or one of the levels in the table.
-        file: where to print; standard output when None.
+        file: where to print; standard output when None. Colours only on a terminal.
 
     Raises:
-        DataError: the table is missing or malformed.
+        DataError: the table, or the differences beside it, are missing or malformed.
         ConfigError: the table has no such difficulty.
     """
     rows = read_table(table)
     levels = list(dict.fromkeys(row["difficulty"] for row in rows))
     if difficulty not in levels:
         raise ConfigError(f"--difficulty: {table} has no {difficulty!r}; there are {', '.join(levels)}")
-    out = file if file is not None else sys.stdout
-    terminal = bool(getattr(out, "isatty", lambda: False)())
-    # A pipe or a log has no width of its own: wide enough that no cell is folded.
-    console = Console(file=out, width=None if terminal else 180, highlight=False)  # type: ignore[arg-type]
     beside = table.with_name("differences.csv")
     differences = _read_differences(beside) if beside.is_file() else []
+    out = file if file is not None else sys.stdout
+    console = Console(file=out, width=None if out.isatty() else PIPE_WIDTH, highlight=False)
+
+    chosen = [row for row in rows if row["difficulty"] == difficulty]
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        runs = groups.setdefault((row["benchmark"], row["config_hash"], row["commit"]), [])
+        if row["run"] not in runs:
+            runs.append(row["run"])
     for run in dict.fromkeys(row["run"] for row in rows):
-        here = [row for row in rows if row["run"] == run and row["difficulty"] == difficulty]
-        _print_run(console, run, difficulty, here, terminal)
+        _print_run(console, run, difficulty, [row for row in chosen if row["run"] == run])
+    for runs in groups.values():
+        if len(runs) > 1:
+            _print_means(console, runs, [row for row in chosen if row["run"] in runs])
     _print_differences(console, [row for row in differences if row["difficulty"] == difficulty])
 
 
-def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row], terminal: bool) -> None:
-    results = [row for row in rows if row["metric"].startswith("pass@") or row["metric"].split("@")[0].isdigit()]
+def is_result(row: Row) -> bool:
+    """True for pass@k and n@k, False for rates and the critic's metrics."""
+    return "@" in row["metric"]
+
+
+def is_budget(row: Row) -> bool:
+    """True for the rows that compare critical sampling with plain samples at its own budget."""
+    return row["metric"].endswith("@budget")
+
+
+def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row]) -> None:
+    results = [row for row in rows if is_result(row)]
     if not results:
-        console.print(f"{run}: no problems of difficulty {difficulty}")
         return
     first = results[0]
-    title = (
-        f"{run}: {first['benchmark']}/{first['problem_set']}, {difficulty} ({first['n_problems']} problems), percent, seed {first['seed']}"
+    levels = "all difficulties" if difficulty == "all" else difficulty
+    console.print(
+        f"{run}: {first['benchmark']}/{first['problem_set']}, {levels}, {first['n_problems']} problems, "
+        f"seed {first['seed']}; percent, interval over problems",
+        style="bold",
     )
-    main = [row for row in results if not row["metric"].endswith("@budget") and row["decoding"] != "greedy"]
-    console.print(pivot(main, title, [(row["model"], row["model"]) for row in main], terminal))
-    budget = [
-        row
-        for row in results
-        if row["metric"].endswith("@budget") and (row["decoding"] in EQUAL_BUDGETS or row["model"] == "critical_sampling")
-    ]
-    if budget:
-        labels = [(row["decoding"], BUDGET_LABELS.get(row["decoding"], row["decoding"])) for row in budget]
-        console.print(
-            pivot(
-                budget, "Critical sampling beside plain samples of the same policy, filtered by example tests", labels, terminal, cost=True
-            )
-        )
-    rankers = [row for row in rows if row["decoding"] == "validation" and row["metric"] in ("auc", "auc_within_problem")]
+    main = [row for row in results if not is_budget(row) and row["decoding"] != "greedy"]
+    console.print(_pivot(main, lambda row: row["model"], lambda row: _value(row, console)))
+    budget = [row for row in results if is_budget(row) and (row["decoding"] in EQUAL_BUDGETS or row["model"] == "critical_sampling")]
+    if any(row["model"] == "critical_sampling" for row in budget):
+        console.print("Critical sampling beside plain samples of the same policy at its budget, filtered by example tests", style="bold")
+        console.print(_pivot(budget, lambda row: BUDGET_LABELS[row["decoding"]], lambda row: _value(row, console), cost=True))
+    rankers = [row for row in rows if row["metric"] in ("auc", "auc_within_problem")]
     if rankers:
-        title = "Which program is right? AUC of the outcome critic beside the actor's own likelihood"
-        console.print(pivot(rankers, title, [(row["model"], row["model"]) for row in rankers], terminal))
-    for note in dict.fromkeys(row["note"] for row in [*main, *budget] if row["note"]):
-        console.print(f"  note: {note}", style="dim")
+        console.print("Which program is right? AUC of the critic beside the actor's own likelihood (50 = chance)", style="bold")
+        console.print(_pivot(rankers, lambda row: row["model"], lambda row: _value(row, console)))
+    for note in dict.fromkeys(f"{row['model']}, {row['decoding']}: {row['note']}" for row in [*main, *budget] if row["note"]):
+        console.print(f"  {note}", style="dim")
+    console.print()
 
 
-def pivot(rows: Sequence[Row], title: str, labels: Sequence[tuple[str, str]], terminal: bool, *, cost: bool = False) -> Table:
-    """Rows by label (key, text), columns by metric in order of first appearance; interval under the value on a terminal."""
+def _pivot(rows: Sequence[Row], label: Callable[[Row], str], cell: Cell, *, cost: bool = False) -> Table:
+    """Rows by label, columns by metric, both in order of first appearance; `cost` adds what was spent per problem."""
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    grid = Table(title=title, title_justify="left", title_style="bold" if terminal else "", box=None, padding=(0, 1), header_style="bold")
-    grid.add_column("", no_wrap=True)
-    for metric in metrics:
+    grid = Table(box=None, padding=(0, 1, 0, 1), header_style="bold")
+    grid.add_column("", overflow="fold")
+    for metric in [*metrics, *(["programs", "tokens"] if cost else [])]:
         grid.add_column(metric, justify="right", no_wrap=True)
-    if cost:
-        grid.add_column("programs", justify="right")
-        grid.add_column("tokens", justify="right")
-    for key, text in dict.fromkeys(labels):
-        mine = [row for (name, _), row in zip(labels, rows, strict=True) if name == key]
-        cells = {row["metric"]: _value(row["value"], row["low"], row["high"], terminal) for row in mine}
-        extra = [mine[0]["programs_per_problem"], mine[0]["tokens_per_problem"]] if cost else []
-        grid.add_row(text, *(cells.get(metric, Text("")) for metric in metrics), *extra)
+    for name in dict.fromkeys(label(row) for row in rows):
+        mine = {row["metric"]: row for row in rows if label(row) == name}
+        some = next(iter(mine.values()))
+        spent = [some["programs_per_problem"], some["tokens_per_problem"]] if cost else []
+        grid.add_row(name, *(cell(mine[metric]) if metric in mine else Text("") for metric in metrics), *spent)
     return grid
 
 
-def _value(value: str, low: str, high: str, terminal: bool, signed: bool = False) -> Text:
-    if not value:
+def _value(row: Row, console: Console) -> Text:
+    """The value with its interval: under it on a terminal, where width is scarce, else beside it."""
+    if not row["value"]:
         return Text("-")
-    shown = f"{float(value):+.1f}" if signed else f"{float(value):.1f}"
-    if not low or not high:
-        return Text(shown)
-    interval = f"[{float(low):+.1f}, {float(high):+.1f}]" if signed else f"[{float(low):.1f}, {float(high):.1f}]"
-    return Text.assemble(shown, "\n" if terminal and not signed else " ", (interval, "dim"))
+    value = f"{float(row['value']):.1f}"
+    if not row["low"] or not row["high"]:
+        return Text(value)
+    low, high = float(row["low"]), float(row["high"])
+    if not console.is_terminal:
+        return Text(f"{value} [{low:.1f}, {high:.1f}]")
+    dash = "–" if console.encoding.startswith("utf") else "-"
+    return Text.assemble(value, (f"\n{low:.1f}{dash}{high:.1f}", "dim"))
+
+
+def _print_means(console: Console, runs: Sequence[str], rows: Sequence[Row]) -> None:
+    """Mean over seeds with the value of every seed."""
+    main = [row for row in rows if is_result(row) and not is_budget(row) and row["decoding"] != "greedy"]
+
+    def cell(row: Row) -> Text:
+        values = [float(r["value"]) for r in main if (r["model"], r["metric"]) == (row["model"], row["metric"]) and r["value"]]
+        if not values:
+            return Text("-")
+        return Text.assemble(f"{sum(values) / len(values):.1f} ", ("(" + "/".join(f"{value:.1f}" for value in values) + ")", "dim"))
+
+    console.print(f"Mean of {len(runs)} seeds ({', '.join(runs)})", style="bold")
+    console.print(_pivot(main, lambda row: row["model"], cell))
+    console.print()
 
 
 def _read_differences(path: Path) -> list[Row]:
     """A run's differences.csv, or the pooled one of several runs."""
-    with open(path, encoding="utf-8") as text:
+    with open(path, encoding="utf-8", errors="replace") as text:
         pooled = "per_seed" in text.readline()
     return read_table(path, POOLED_COLUMNS if pooled else DIFFERENCE_COLUMNS)
 
@@ -119,24 +154,28 @@ def _read_differences(path: Path) -> list[Row]:
 def _print_differences(console: Console, rows: Sequence[Row]) -> None:
     if not rows:
         return
-    seeds = max(int(row.get("n_seeds", "1")) for row in rows)
+    seeds = max(int(row.get("n_seeds") or 1) for row in rows)
     over = f"{seeds} seeds and problems" if seeds > 1 else "problems"
-    grid = Table(
-        title=f"Differences, percentage points; paired intervals over {over}",
-        title_justify="left",
-        box=None,
-        padding=(0, 1),
-        header_style="bold",
-    )
-    for name in ("comparison", "metric", "difference", ""):
-        grid.add_column(name, no_wrap=name != "comparison", justify="right" if name == "difference" else "left")
-    several = len({row["run"] for row in rows if "run" in row}) > 1
-    previous = ""
-    for row in rows:
-        label = f"{row['run']}: {row['comparison']}" if several else row["comparison"]
-        verdict = "interval contains 0" if row["contains_zero"] == "yes" else ""
-        interval = _value(row["difference"], row["low"], row["high"], False, signed=True)
-        metric = f"greedy {row['metric']}" if row["decoding"] == "greedy" else row["metric"]
-        grid.add_row("" if label == previous else label, metric, interval, Text(verdict, style="dim"))
-        previous = label
-    console.print(grid)
+    console.print(f"Differences in points, paired interval over {over}; *: excludes 0", style="bold")
+    owners = [row.get("runs") or row.get("run", "") for row in rows]
+    for owner in dict.fromkeys(owners):
+        if len(set(owners)) > 1:
+            console.print(owner, style="bold")
+        mine = [row for row, name in zip(rows, owners, strict=True) if name == owner and row["decoding"] != "greedy"]
+        for budget in (False, True):
+            if chosen := [row for row in mine if is_budget(row) == budget]:
+                console.print(_pivot(chosen, lambda row: _difference_label(row, console), lambda row: _difference(row, console)))
+
+
+def _difference_label(row: Row, console: Console) -> str:
+    text = f"critical sampling - {BUDGET_LABELS[row['baseline_decoding']]}" if is_budget(row) else row["comparison"]
+    return text.replace(" - ", "\n- ") if console.is_terminal else text
+
+
+def _difference(row: Row, console: Console) -> Text:
+    value = f"{float(row['difference']):+.1f}"
+    if not row["low"] or not row["high"]:
+        return Text(value)
+    mark = "*" if row["contains_zero"] == "no" else " "
+    low, high = f"{float(row['low']):+.1f}", f"{float(row['high']):+.1f}"
+    return Text.assemble(f"{value}{mark}", (f"\n{low},{high}", "dim")) if console.is_terminal else Text(f"{value}{mark} [{low}, {high}]")

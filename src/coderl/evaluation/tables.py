@@ -224,7 +224,8 @@ def collect_differences(
 
     Runs with the same benchmark, problem set and config hash (which leaves out the seed) are pooled; a run alone keeps
     its own interval over problems. When all seeds have the same problems, one draw of the problems serves all seeds of
-    a resample (see bootstrap_over_seeds). With few seeds the resampling of seeds is coarse: read `per_seed` too.
+    a resample (see bootstrap_over_seeds); problems are told apart by task_id, so different draws of a generated benchmark also
+    count as shared, which makes the interval wider, never narrower. With few seeds the resampling of seeds is coarse: read `per_seed` too.
 
     Args:
         differences: one differences.csv per run.

@@ -300,12 +300,12 @@ class ProceduralBenchmark:
         size = _variants(pipeline, call)
         parts = _program(pipeline, call, name, rng.randrange(size))
         form = rng.random()
-        if form < 0.35:
+        if form < 0.2:
             phrases = self._phrases(pipeline, call, rng)
             opening = rng.choice(("read the list", "read the numbers"))
             comments = [None, *phrases] if call else [opening, *phrases]
             parts = [[f"# {comment}", *part] if comment else part for comment, part in zip(comments, parts, strict=True)]
-        elif form < 0.85:
+        elif form < 0.9:
             sentences = self._sentences(pipeline, call, rng)
             if rng.random() < 0.5:
                 parts = [[f"# {sentences}"], *parts] if not call else [[f"# {sentences}", *parts[0]], *parts[1:]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,10 +172,13 @@ def read_mbpp(source: Path, split: str) -> Iterator[Problem]:
 def _called_name(statement: str, code: str) -> str | None:
     """The function under test: the first name that the assert calls and the reference defines; null if there is none."""
     try:
-        defined = {node.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        calls = [node.func.id for node in ast.walk(ast.parse(statement)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MBPP's programs have invalid escapes
+            program, test = ast.parse(code), ast.parse(statement)
     except SyntaxError:
         return None
+    defined = {node.name for node in ast.walk(program) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    calls = [node.func.id for node in ast.walk(test) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     return next((name for name in calls if name in defined), None)
 
 

@@ -34,8 +34,9 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def __init__(self, layer: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.lazy_initialization(layer.keys, layer.values)
         self.keys, self.values = layer.keys, layer.values
+        self.dtype, self.device = layer.keys.dtype, layer.keys.device
+        self.is_initialized = True
         self._room: list[Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

@@ -203,7 +203,6 @@ def _check(model: Any, requests: Sequence[Request], limit: int) -> None:
         )
 
 
-@torch.inference_mode()
 def generate(
     model: PreTrainedModel, tokenizer: Any, requests: Sequence[Request], *, decoding: DecodingConfig, max_target_tokens: int
 ) -> list[Generated]:
@@ -211,7 +210,8 @@ def generate(
 
     Decoding stops at the tokenizer's end token or when a program has max_target_tokens tokens, prefix and end included. A
     prefix that long comes back as it is. Where start and end token are one, a program's first token does not end it. In an
-    encoder-decoder a program follows the decoder's start token, in a causal model the prompt.
+    encoder-decoder a program follows the decoder's start token, in a causal model the prompt. The model is in evaluation
+    mode during the call.
 
     Returns:
         The programs in the order of requests and seeds.
@@ -227,8 +227,22 @@ def generate(
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
     if end is None:
         raise DataError("the tokenizer has no end token (eos_token); set it in tokenizer_config.json")
+    was_training = model.training
+    model.eval()  # type: ignore[no-untyped-call]
+    try:
+        with torch.inference_mode():
+            rows = _decode(model, requests, owner, decoding, max_target_tokens, tokenizer.bos_token_id, end, pad)
+    finally:
+        model.train(was_training)
+    return _collect(rows, tokenizer)
+
+
+def _decode(
+    model: Any, requests: Sequence[Request], owner: list[int], decoding: DecodingConfig, limit: int, start: int | None, end: int, pad: int
+) -> _Rows:
+    """The decoding loop; owner[row] is the number of the row's request."""
     seeds = [seed for request in requests for seed in request.seeds]
-    prefixes = [prefix[:max_target_tokens] for request in requests for prefix in request.prefixes or [[] for _ in request.seeds]]
+    prefixes = [prefix[:limit] for request in requests for prefix in request.prefixes or [[] for _ in request.seeds]]
     batch: Any
     if model.config.is_encoder_decoder:
         batch = EncoderDecoderBatch(model, [request.prompt for request in requests], pad)
@@ -238,11 +252,11 @@ def generate(
         batch = CausalBatch(model, [request.prompt for request in requests], pad)
         entries = [0] * len(owner)
         shift = [len(prefix) for prefix in prefixes]
-    rows = _make_rows(seeds, prefixes, shift, max_target_tokens, pad, model.device)
+    rows = _make_rows(seeds, prefixes, shift, limit, pad, model.device)
 
     waiting: dict[int, list[int]] = {}
     for row, entry in enumerate(entries):
-        if len(prefixes[row]) < max_target_tokens:
+        if len(prefixes[row]) < limit:
             waiting.setdefault(entry, []).append(row)
     active = torch.empty(0, dtype=torch.long, device=model.device)
     step = 0
@@ -257,7 +271,7 @@ def generate(
             active = torch.cat([active, torch.tensor(group, device=active.device)])
             logits = entered if logits is None else torch.cat([logits, entered])
         assert logits is not None
-        ids = _advance(rows, active, step, logits, decoding, end, tokenizer.bos_token_id)
+        ids = _advance(rows, active, step, logits, decoding, end, start)
         step += 1
         done = rows.done[active]
         live = len(active) - int(done.sum())
@@ -266,7 +280,7 @@ def generate(
             active, ids = active[index], ids[index]
             batch.keep(index)
         logits = batch.step(ids) if len(active) else None
-    return _collect(rows, tokenizer)
+    return rows
 
 
 def _collect(rows: _Rows, tokenizer: Any) -> list[Generated]:

@@ -1,0 +1,67 @@
+# What a person types. `make install` makes .venv, which every other target uses; nothing else has to be activated.
+# PYTHON is only used to make .venv; the workflow's own settings are in config/.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+# Content decides what is rerun, not time stamps, for inputs of any size.
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --max-checksum-file-size 1000000000000 --show-failed-logs
+RESULTS := results/apps_eval.csv results/differences.csv
+
+.DEFAULT_GOAL := help
+.PHONY: help install mini mini-seeds smoke test check unit-test slow-test schema dvc constraints clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(VENV)/installed ## make .venv with everything in it
+
+# Torch alone first: pip then takes the build that is at hand (a CPU one, say), and the rest is fitted to it.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; say which: make install PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,workflow,report,dev]'
+	touch $@
+
+mini: install ## the whole pipeline on two cores, and its table
+	$(SNAKEMAKE) all
+	$(BIN)/coderl show results/apps_eval.csv
+
+mini-seeds: install ## the mini run with three seeds, and intervals over them
+	$(SNAKEMAKE) --config 'runs=[mini,mini-seed2,mini-seed3]' -- all
+	$(BIN)/coderl show results/apps_eval.csv
+
+smoke: install ## every stage in about two minutes; its numbers mean nothing
+	$(SNAKEMAKE) --config 'runs=[smoke]' -- all
+
+test: check unit-test ## all checks and all quick tests
+
+unit-test: install
+	$(BIN)/pytest
+
+slow-test: install ## the tests that take more than a minute
+	$(BIN)/pytest -m slow
+
+check: install ## lint, format, types, imports, and generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	PYTHONPATH=src $(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/coderl schema | diff workflow/schemas/config.schema.yaml - || { echo 'error: run `make schema`'; exit 1; }
+	$(BIN)/python workflow/scripts/dvc_stages.py --check
+
+schema: install ## generate workflow/schemas from the configuration models
+	$(BIN)/coderl schema > workflow/schemas/config.schema.yaml
+
+dvc: install ## generate dvc.yaml from the Snakemake rules
+	$(BIN)/python workflow/scripts/dvc_stages.py
+
+constraints: install ## resolve the dependencies anew (needs uv)
+	uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --no-annotate --no-header --upgrade -o constraints.txt
+
+clean: ## remove results, logs and checkpoints, not .venv
+	rm -rf results logs work

@@ -1,0 +1,579 @@
+"""The command line: one verb per stage, which parses flags and calls the stage; nothing else.
+
+A verb reads only the files named in its flags and writes only the outputs named. Stages are imported inside the verbs, so that
+`coderl --help` is quick; `coderl.provenance.code_files` reads from these imports which source files a stage depends on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from coderl.config import SampleSetConfig
+
+    S = TypeVar("S", bound=BaseModel)
+
+app = typer.Typer(
+    help="CodeRL as a workflow. Each stage is a verb; `snakemake` calls them in order (see README.md).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Stage(TyperCommand):
+    """A verb whose repeatable flags take several values at once: `--samples a.jsonl b.jsonl`, as rules write them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the flag before each of its values, which is the only form the parser underneath knows."""
+        repeatable = {name for parameter in self.params if getattr(parameter, "multiple", False) for name in parameter.opts}
+        expanded: list[str] = []
+        flag: str | None = None
+        first = False
+        for word in args:
+            if word.startswith("--"):
+                flag, first = (word, True) if word in repeatable else (None, False)
+            elif flag is not None and not first:
+                expanded.append(flag)
+            else:
+                first = False
+            expanded.append(word)
+        return super().parse_args(ctx, expanded)
+
+
+Config = Annotated[str, typer.Option(help="The stage's section as JSON, or a run file (config/runs/<run>.yaml) that has it.")]
+Problems = Annotated[Path, typer.Option(help="Problem file: .parquet, .jsonl or .jsonl.gz.")]
+Samples = Annotated[list[Path], typer.Option(help="Files of programs.")]
+Outcomes = Annotated[list[Path], typer.Option(help="Outcomes of the programs on the hidden tests.")]
+ReferenceOutcomes = Annotated[list[Path] | None, typer.Option(help="Outcomes of the reference solutions on the hidden tests.")]
+BaseModelFlag = Annotated[str, typer.Option("--base-model", help="Model to start from: folder or hub id.")]
+Seed = Annotated[int, typer.Option(help="Seed of the run.")]
+Shard = Annotated[int, typer.Option(min=0, help="Which shard, from 0; the configuration says how many there are.")]
+Output = Annotated[Path, typer.Option(help="File or folder to write.")]
+Work = Annotated[Path, typer.Option(help="Folder for checkpoints, from which a killed job resumes.")]
+SampleConfigFlag = Annotated[str, typer.Option("--sample-config", help="Section `sample`: prompt, lengths and sets.")]
+RunTestsConfigFlag = Annotated[str, typer.Option("--run-tests-config", help="Section `run_tests`: limits and checker.")]
+
+ProgramsFlag = Annotated[
+    str, typer.Option("--programs", help='JSON {"actor": {"samples": [...], "hidden": [...], "example": [...]}, ...}, or its file.')
+]
+
+
+def _section(model: type[S], text: str, name: str) -> S:
+    from coderl.config import load_section
+
+    return load_section(model, text, name)
+
+
+def _use_granted_threads() -> None:
+    """Torch takes as many threads as the job was given, also for what does not go through OpenMP."""
+    import torch
+
+    granted = os.environ.get("OMP_NUM_THREADS", "")
+    if granted.isdigit():
+        torch.set_num_threads(int(granted))
+
+
+# --------------------------------------------------------------------------------------------------- stages
+
+
+@app.command(cls=Stage)
+def problems(
+    output: Output,
+    benchmark: Annotated[str | None, typer.Option(help="procedural, apps, mbpp, humaneval, leetcode or jsonl.")] = None,
+    source: Annotated[str | None, typer.Option(help="File, folder or hub id of the raw problems.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Number of problems.")] = None,
+    config: Config = "{}",
+    set_name: Annotated[str, typer.Option("--set", help="Which problem set, where --config is a run file.")] = "train",
+    procedural_config: Annotated[str, typer.Option(help="Section `procedural`.")] = "{}",
+) -> None:
+    """Write one file of problems. Flags win over --config."""
+    from coderl.config import ConfigError, ProblemSetConfig, ProceduralConfig, load_run
+    from coderl.problems.sets import make_problem_set
+
+    if config.lstrip().startswith("{"):
+        settings = _section(ProblemSetConfig, config, "problems")
+    else:
+        sets = load_run(Path(config)).problems
+        if set_name not in sets:
+            raise ConfigError(f"{config}: problems has no set '{set_name}'; there are {', '.join(sets)}")
+        settings = sets[set_name]
+    if size is not None:
+        settings = settings.model_copy(update={"size": size})
+    make_problem_set(
+        benchmark=benchmark or settings.benchmark,
+        source=source or settings.source,
+        split=split or settings.split,
+        config=settings,
+        procedural=_section(ProceduralConfig, procedural_config, "procedural"),
+        output=output,
+    )
+
+
+@app.command(cls=Stage)
+def corpus(
+    output: Output,
+    statistics: Annotated[Path, typer.Option(help="CSV to write: what each filter dropped.")],
+    decontaminate: Annotated[list[Path] | None, typer.Option(help="Problem files that no kept file may overlap with.")] = None,
+    config: Config = "{}",
+    procedural_config: Annotated[str, typer.Option(help="Section `procedural`.")] = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Filter, deduplicate and decontaminate Python files for pretraining."""
+    from coderl.config import CorpusConfig, ProceduralConfig
+    from coderl.corpus import make_corpus
+
+    make_corpus(
+        config=_section(CorpusConfig, config, "corpus"),
+        procedural=_section(ProceduralConfig, procedural_config, "procedural"),
+        decontaminate=decontaminate or [],
+        seed=seed,
+        output=output,
+        statistics=statistics,
+    )
+
+
+@app.command(cls=Stage)
+def pretrain(
+    corpus: Annotated[Path, typer.Option(help="Corpus file, from `coderl corpus`.")],
+    output: Output,
+    work: Work,
+    problems: Annotated[Path | None, typer.Option(help="Train problems; their prompts go into the tokenizer's training.")] = None,
+    config: Config = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Train the base model by masked span prediction and next-token prediction."""
+    from coderl.config import PretrainConfig
+    from coderl.pretraining import pretrain as stage
+
+    settings = _section(PretrainConfig, config, "pretrain")
+    _use_granted_threads()
+    stage(config=settings, corpus=corpus, problems=problems, seed=seed, output=output, work=work)
+
+
+@app.command(cls=Stage)
+def warm_start(problems: Problems, base_model: BaseModelFlag, output: Output, work: Work, config: Config = "{}", seed: Seed = 1) -> None:
+    """Train the actor by cross entropy on reference solutions."""
+    from coderl.config import WarmStartConfig
+    from coderl.warm_start import warm_start as stage
+
+    settings = _section(WarmStartConfig, config, "warm_start")
+    _use_granted_threads()
+    stage(config=settings, problems=problems, base_model=base_model, seed=seed, output=output, work=work)
+
+
+@app.command(cls=Stage)
+def sample(
+    model: Annotated[Path, typer.Option(help="Model folder.")],
+    problems: Problems,
+    set_name: Annotated[str, typer.Option("--set", help="Key of sample.sets: how many programs, and how they are drawn.")],
+    output: Output,
+    work: Annotated[Path | None, typer.Option(help="Folder for finished batches, from which a killed job resumes.")] = None,
+    shard: Shard = 0,
+    config: Config = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Draw programs from a model for one shard of a problem set."""
+    from coderl.config import SampleConfig
+    from coderl.sampling import sample as stage
+
+    settings = _section(SampleConfig, config, "sample")
+    chosen = _sample_set(settings.sets, set_name)
+    _use_granted_threads()
+    stage(
+        config=chosen,
+        prompt=settings.prompt,
+        lengths=settings.lengths,
+        model=model,
+        problems=problems,
+        shard=shard,
+        seed=seed,
+        output=output,
+        work=work,
+    )
+
+
+def _sample_set(sets: dict[str, SampleSetConfig], name: str) -> SampleSetConfig:
+    from coderl.config import ConfigError
+
+    if name not in sets:
+        raise ConfigError(f"--set: sample.sets has no '{name}'; there are {', '.join(sets) or 'none'}")
+    return sets[name]
+
+
+@app.command(cls=Stage)
+def run_tests(
+    problems: Problems,
+    samples: Annotated[list[str], typer.Option(help="Files of programs; or `reference` (the problems' own solutions); or `empty`.")],
+    suite: Annotated[Literal["hidden", "example"], typer.Option(help="Which tests.")],
+    output: Output,
+    config: Config = "{}",
+) -> None:
+    """Execute programs in the sandbox and write their outcomes."""
+    from coderl.config import RunTestsConfig
+    from coderl.sandbox.stage import run_tests as stage
+
+    given: list[Path] | Literal["reference", "empty"] = [Path(path) for path in samples]
+    if samples == ["reference"]:
+        given = "reference"
+    elif samples == ["empty"]:
+        given = "empty"
+    stage(config=_section(RunTestsConfig, config, "run_tests"), problems=problems, samples=given, suite=suite, output=output)
+
+
+@app.command(cls=Stage)
+def train_critic(
+    problems: Problems,
+    samples: Samples,
+    outcomes: Outcomes,
+    base_model: BaseModelFlag,
+    output: Output,
+    work: Work,
+    reference_outcomes: ReferenceOutcomes = None,
+    classes: Annotated[int, typer.Option(min=2, max=4, help="4 = outcome critic, 2 = passed or not.")] = 4,
+    config: Config = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Train a critic that predicts the outcome of a program."""
+    from coderl.config import TrainCriticConfig
+    from coderl.critic import train_critic as stage
+
+    settings = _section(TrainCriticConfig, config, "train_critic")
+    _use_granted_threads()
+    stage(
+        config=settings,
+        classes=classes,
+        problems=problems,
+        samples=samples,
+        outcomes=outcomes,
+        reference_outcomes=reference_outcomes or [],
+        base_model=base_model,
+        seed=seed,
+        output=output,
+        work=work,
+    )
+
+
+@app.command(cls=Stage)
+def score(
+    critic: Annotated[Path, typer.Option(help="Folder of the critic.")],
+    problems: Problems,
+    samples: Samples,
+    output: Output,
+    config: Config = "{}",
+) -> None:
+    """Write the critic's token values of sampled programs."""
+    from coderl.config import ScoreConfig
+    from coderl.critic import score as stage
+
+    settings = _section(ScoreConfig, config, "score")
+    _use_granted_threads()
+    stage(config=settings, critic=critic, problems=problems, samples=samples, output=output)
+
+
+@app.command(cls=Stage)
+def train_repair(
+    problems: Problems,
+    samples: Samples,
+    outcomes: Outcomes,
+    base_model: BaseModelFlag,
+    output: Output,
+    work: Work,
+    reference_outcomes: ReferenceOutcomes = None,
+    config: Config = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Train the repair model on pairs of a failed and a correct program."""
+    from coderl.config import TrainRepairConfig
+    from coderl.repair import train_repair as stage
+
+    settings = _section(TrainRepairConfig, config, "train_repair")
+    _use_granted_threads()
+    stage(
+        config=settings,
+        problems=problems,
+        samples=samples,
+        outcomes=outcomes,
+        reference_outcomes=reference_outcomes or [],
+        base_model=base_model,
+        seed=seed,
+        output=output,
+        work=work,
+    )
+
+
+@app.command(cls=Stage)
+def rl_finetune(
+    variant: Annotated[str, typer.Option(help="Key of rl_finetune.variants.")],
+    actor: Annotated[Path, typer.Option(help="Folder of the warm-started actor.")],
+    problems: Problems,
+    samples: Samples,
+    outcomes: Outcomes,
+    output: Output,
+    work: Work,
+    values: Annotated[Path | None, typer.Option(help="Token values of the samples, for variants with values: critic.")] = None,
+    critic: Annotated[Path | None, typer.Option(help="Folder of the critic, for rounds > 1 with values: critic.")] = None,
+    sample_config: SampleConfigFlag = "",
+    run_tests_config: RunTestsConfigFlag = "",
+    config: Config = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Fine-tune the actor on its own judged programs. --sample-config and --run-tests-config are for rounds > 1."""
+    from coderl.config import RlFinetuneConfig, RunTestsConfig, SampleConfig
+    from coderl.rl import rl_finetune as stage
+
+    settings = _section(RlFinetuneConfig, config, "rl_finetune")
+    sampling = _sample_set(_section(SampleConfig, sample_config, "sample").sets, "train") if sample_config else None
+    judging = _section(RunTestsConfig, run_tests_config, "run_tests") if run_tests_config else None
+    _use_granted_threads()
+    stage(
+        config=settings,
+        variant=variant,
+        actor=actor,
+        problems=problems,
+        samples=samples,
+        outcomes=outcomes,
+        values=values,
+        critic=critic,
+        sampling=sampling,
+        run_tests=judging,
+        seed=seed,
+        output=output,
+        work=work,
+    )
+
+
+@app.command(cls=Stage)
+def critical_sample(
+    policy: Annotated[Path, typer.Option(help="Folder of the policy.")],
+    critic: Annotated[Path, typer.Option(help="Folder of the binary critic.")],
+    repair_model: Annotated[Path, typer.Option(help="Folder of the repair model.")],
+    problems: Problems,
+    sample_config: SampleConfigFlag,
+    output: Output,
+    work: Annotated[Path | None, typer.Option(help="Folder for finished batches, from which a killed job resumes.")] = None,
+    train_repair_config: Annotated[str, typer.Option(help="Section `train_repair`: what the repair model reads.")] = "",
+    run_tests_config: RunTestsConfigFlag = "{}",
+    shard: Shard = 0,
+    config: Config = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Sample, filter by the example tests, refine what passed or repair what failed, for one shard of a problem set."""
+    from coderl.config import CriticalSampleConfig, RunTestsConfig, SampleConfig, TrainRepairConfig
+    from coderl.critical_sampling import critical_sample as stage
+
+    settings = _section(CriticalSampleConfig, config, "critical_sample")
+    sampling = _section(SampleConfig, sample_config, "sample")
+    repair = _section(TrainRepairConfig, train_repair_config, "train_repair")
+    judging = _section(RunTestsConfig, run_tests_config, "run_tests")
+    _use_granted_threads()
+    stage(
+        config=settings,
+        prompt=sampling.prompt,
+        lengths=sampling.lengths,
+        repair_lengths=repair.lengths,
+        include_message=repair.include_message,
+        run_tests=judging,
+        policy=policy,
+        critic=critic,
+        repair_model=repair_model,
+        problems=problems,
+        shard=shard,
+        seed=seed,
+        output=output,
+        work=work,
+    )
+
+
+@app.command(cls=Stage)
+def evaluate(
+    run: Annotated[str, typer.Option(help="Name of the run, for the rows.")],
+    problems: Problems,
+    programs: ProgramsFlag,
+    output: Output,
+    differences: Annotated[Path, typer.Option(help="CSV to write: paired differences.")],
+    metrics: Annotated[Path, typer.Option(help="JSON to write: the table for DVC.")],
+    per_problem: Annotated[Path, typer.Option(help="Parquet to write: every metric of every problem.")],
+    critic_metrics: Annotated[Path | None, typer.Option(help="metrics.json of the outcome critic.")] = None,
+    critical_sample_config: Annotated[str, typer.Option(help="Section `critical_sample`, where `programs` has `critical`.")] = "",
+    config_hash: Annotated[str, typer.Option(help="Hash of the run's configuration, for the rows.")] = "",
+    config: Config = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Measure every model of a run and write its tables."""
+    from coderl.config import CriticalSampleConfig, EvaluateConfig
+    from coderl.evaluation import evaluate as stage
+    from coderl.evaluation import parse_program_files
+    from coderl.provenance import commit_label
+
+    critical = _section(CriticalSampleConfig, critical_sample_config, "critical_sample") if critical_sample_config else None
+    stage(
+        config=_section(EvaluateConfig, config, "evaluate"),
+        run=run,
+        seed=seed,
+        problems=problems,
+        programs=parse_program_files(programs),
+        critic_metrics=critic_metrics,
+        critical=critical,
+        provenance={"commit": commit_label(), "config_hash": config_hash},
+        output=output,
+        differences=differences,
+        metrics=metrics,
+        per_problem=per_problem,
+    )
+
+
+@app.command(cls=Stage)
+def collect(
+    tables: Annotated[list[Path], typer.Option(help="apps_eval.csv of each run.")],
+    differences: Annotated[list[Path], typer.Option(help="differences.csv of each run.")],
+    per_problem: Annotated[list[Path], typer.Option(help="per_problem.parquet of each run, in the same order.")],
+    output: Annotated[Path, typer.Option(help="CSV to write: all tables.")],
+    output_differences: Annotated[Path, typer.Option(help="CSV to write: differences, pooled over runs that differ in the seed.")],
+    config: Config = "{}",
+) -> None:
+    """Join the tables of several runs."""
+    from coderl.config import EvaluateConfig
+    from coderl.evaluation import collect as stage
+    from coderl.evaluation import collect_differences
+
+    settings = _section(EvaluateConfig, config, "evaluate")
+    collect_differences(
+        differences=differences,
+        per_problem=per_problem,
+        output=output_differences,
+        bootstrap=settings.bootstrap,
+        confidence=settings.confidence,
+    )
+    stage(tables=tables, output=output)
+
+
+@app.command(cls=Stage)
+def report(
+    run: Annotated[str, typer.Option(help="Name of the run.")],
+    table: Annotated[Path, typer.Option(help="The run's apps_eval.csv.")],
+    differences: Annotated[Path, typer.Option(help="The run's differences.csv.")],
+    problems: Problems,
+    programs: ProgramsFlag,
+    models: Annotated[str, typer.Option(help='JSON {"actor": "<folder>", ...}: folders with training_log.csv.')],
+    output: Output,
+    corpus_statistics: Annotated[Path | None, typer.Option(help="CSV of what the corpus filters dropped.")] = None,
+    critical_sample_config: Annotated[str, typer.Option(help="Section `critical_sample`, where `programs` has `critical`.")] = "",
+    config_hash: Annotated[str, typer.Option(help="Hash of the run's configuration.")] = "",
+    config: Config = "{}",
+    seed: Seed = 1,
+) -> None:
+    """Write the HTML page of a run."""
+    from coderl.config import ConfigError, CriticalSampleConfig, ReportConfig
+    from coderl.evaluation import parse_program_files
+    from coderl.provenance import provenance
+    from coderl.report import report as stage
+
+    try:
+        folders = {str(name): Path(folder) for name, folder in json.loads(models).items()}
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise ConfigError(f"--models: expected a JSON object of model folders: {error}") from None
+    critical = _section(CriticalSampleConfig, critical_sample_config, "critical_sample") if critical_sample_config else None
+    made = provenance(seed=seed)
+    shown = {name: str(made[name]) for name in ("commit", "dirty", "seed", "coderl", "python", "platform")}
+    stage(
+        config=_section(ReportConfig, config, "report"),
+        run=run,
+        table=table,
+        differences=differences,
+        problems=problems,
+        programs=parse_program_files(programs),
+        models=folders,
+        corpus_statistics=corpus_statistics,
+        provenance=shown | {"config_hash": config_hash} | made["versions"],
+        output=output,
+        batch=critical.batch if critical else None,
+    )
+
+
+# --------------------------------------------------------------------------------------------------- looking
+
+
+@app.command()
+def show(
+    table: Annotated[Path, typer.Argument(help="A table, e.g. results/apps_eval.csv.")],
+    difficulty: Annotated[str, typer.Option(help="introductory, interview, competition or all.")] = "all",
+) -> None:
+    """Print a table of results in the terminal."""
+    from coderl.evaluation import show as print_table
+
+    print_table(table, difficulty=difficulty)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of run files, as YAML; workflow/schemas/config.schema.yaml is this text."""
+    import yaml
+
+    from coderl.config import run_schema
+
+    typer.echo("# Made by `make schema` from src/coderl/config.py; not edited by hand.")
+    typer.echo(yaml.safe_dump(run_schema(), sort_keys=False, allow_unicode=True, width=120), nl=False)
+
+
+# --------------------------------------------------------------------------------------------------- start
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from coderl import __version__
+
+        typer.echo(f"coderl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; CODERL_DEBUG=1 does the same.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """CodeRL as a workflow. Each stage is a verb; `snakemake` calls them in order (see README.md)."""
+    if debug:
+        os.environ["CODERL_DEBUG"] = "1"
+    if context.invoked_subcommand in ("show", "schema"):
+        return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.captureWarnings(True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Errors in input or surroundings are one message on standard error and exit code 1, without a traceback."""
+    words = sys.argv[1:] if arguments is None else arguments
+    # Makes a log complete: the first line can be pasted and runs again. Help and `show` go without it.
+    if len(words) > 1 and not {"-h", "--help", "show", "schema"} & set(words):
+        print("+ " + shlex.join(["coderl", *words]), file=sys.stderr, flush=True)
+    try:
+        app(args=words, prog_name="coderl")
+    except Exception as error:
+        if os.environ.get("CODERL_DEBUG", "0") not in ("", "0") or not _is_expected(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _is_expected(error: Exception) -> bool:
+    from coderl.config import ConfigError
+    from coderl.records import DataError
+    from coderl.sandbox import InfrastructureError
+
+    return isinstance(error, ConfigError | DataError | InfrastructureError | OSError)

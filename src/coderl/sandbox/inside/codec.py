@@ -1,0 +1,105 @@
+"""Values as plain JSON: exact built-in types with their kinds kept, anything else only by the name of its type.
+
+The child that runs a program sends what a function returned; the judge outside compares it. A value that claims to be
+something else (a subclass with its own `__eq__`, an object equal to everything) does not survive: subclasses of the
+built-in types are read with the methods of their base, other objects become `{"o": "type name"}` and equal nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_DEPTH = 100
+MAX_NODES = 1_000_000
+JSON_INTEGERS = 1 << 63
+
+
+class _Budget:
+    def __init__(self) -> None:
+        self.nodes = MAX_NODES
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON: null, booleans, strings, floats, small integers and lists stand for themselves.
+
+    The rest is an object with one key: "i" integer in hexadecimal, "t" tuple, "d" dict as pairs, "s" set, "f" frozenset,
+    "b" bytes in hexadecimal, "y" bytearray, "c" complex, "o" anything else. Cycles and values deeper than MAX_DEPTH or of
+    more than MAX_NODES parts become "o".
+    """
+    kind = type(value)
+    if value is None or kind is bool or kind is str or (kind is int and -JSON_INTEGERS < value < JSON_INTEGERS):
+        return value
+    try:
+        return _plain(value, 0, _Budget())
+    except RecursionError:
+        return {"o": "a value nested too deeply"}
+
+
+def _many(values: Any, depth: int, budget: _Budget) -> list[Any]:
+    found = list(values)
+    budget.nodes -= len(found)
+    if depth >= MAX_DEPTH or budget.nodes < 0:
+        raise RecursionError
+    return [_plain(value, depth + 1, budget) for value in found]
+
+
+def _plain(value: Any, depth: int, budget: _Budget) -> Any:
+    if value is None:
+        return None
+    for kind in type(value).__mro__:
+        if kind is str:
+            return str.__str__(value)
+        if kind is bool:
+            return value
+        if kind is int:
+            exact = int.__int__(value)
+            return exact if -JSON_INTEGERS < exact < JSON_INTEGERS else {"i": int.__format__(exact, "x")}
+        if kind is float:
+            return float.__float__(value)
+        if kind is list:
+            return _many(list.__iter__(value), depth, budget)
+        if kind is tuple:
+            return {"t": _many(tuple.__iter__(value), depth, budget)}
+        if kind is dict:
+            return {"d": [_many(pair, depth, budget) for pair in dict.items(value)]}
+        if kind is set:
+            return {"s": _many(set.__iter__(value), depth, budget)}
+        if kind is frozenset:
+            return {"f": _many(frozenset.__iter__(value), depth, budget)}
+        if kind is bytes:
+            return {"b": bytes.hex(value)}
+        if kind is bytearray:
+            return {"y": bytearray.hex(value)}
+        if kind is complex:
+            return {"c": [value.real, value.imag]}
+    return {"o": type.__dict__["__name__"].__get__(type(value))}
+
+
+def value_of(form: Any) -> Any:
+    """The value that `plain` wrote; raises ValueError for anything it cannot have written, and for "o"."""
+    if form is None or isinstance(form, bool | int | float | str):
+        return form
+    if isinstance(form, list):
+        return [value_of(part) for part in form]
+    if not isinstance(form, dict) or len(form) != 1:
+        raise ValueError("not a value")
+    ((tag, body),) = form.items()
+    if tag == "i" and isinstance(body, str):
+        return int(body, 16)
+    if tag in ("b", "y") and isinstance(body, str):
+        return bytes.fromhex(body) if tag == "b" else bytearray.fromhex(body)
+    if not isinstance(body, list):
+        raise ValueError("not a value")
+    try:
+        if tag == "t":
+            return tuple(value_of(part) for part in body)
+        if tag == "d":
+            return {value_of(key): value_of(part) for key, part in body}
+        if tag in ("s", "f"):
+            parts = [value_of(part) for part in body]
+            return set(parts) if tag == "s" else frozenset(parts)
+        if tag == "c":
+            return complex(*body)
+    except TypeError as error:
+        raise ValueError(f"not a value: {error}") from None
+    raise ValueError("not a value")

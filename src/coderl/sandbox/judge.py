@@ -1,0 +1,147 @@
+"""The door: `judge` for one program, `judge_many` for a stream of them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from coderl.problems import Tests
+from coderl.records import DataError
+from coderl.sandbox.judging import judge_on
+from coderl.sandbox.outcome import Checker, Job, Limits, Outcome
+from coderl.sandbox.worker import Worker
+
+_IDLE_WORKERS = 4
+_AHEAD = 8
+"""Jobs per worker that are taken from the iterator before their results are asked for."""
+_idle: list[Worker] = []
+_lock = threading.Lock()
+
+
+@contextmanager
+def _worker(limits: Limits, unisolated: bool) -> Iterator[Worker]:
+    """A started worker: an idle one with the same limits, or a new one. Kept for the next call unless something went wrong."""
+    worker: Worker | None = None
+    with _lock:
+        for position, candidate in enumerate(_idle):
+            if candidate.limits == limits and candidate.asked_unisolated == unisolated:
+                worker = _idle.pop(position)
+                break
+    if worker is None:
+        worker = Worker(limits, unisolated)
+    try:
+        yield worker
+    except DataError:
+        _keep(worker)
+        raise
+    except BaseException:
+        worker.close()
+        raise
+    _keep(worker)
+
+
+def _keep(worker: Worker) -> None:
+    with _lock:
+        _idle.append(worker)
+        surplus = _idle.pop(0) if len(_idle) > _IDLE_WORKERS else None
+    if surplus is not None:
+        surplus.close()
+
+
+def close_workers() -> None:
+    """End the idle workers that `judge` and `judge_many` keep for their next call."""
+    with _lock:
+        closing = list(_idle)
+        _idle.clear()
+    for worker in closing:
+        worker.close()
+
+
+atexit.register(close_workers)
+# A forked copy of this process must not talk to its parent's workers.
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+def judge(
+    program: str | bytes,
+    tests: Tests,
+    limits: Limits = Limits(),  # noqa: B008
+    *,
+    checker: Checker = "strict",
+    entry_point: str | None = None,
+    stop_at_first_failure: bool = False,
+    unisolated: bool = False,
+) -> Outcome:
+    """Run one program on its tests in the sandbox and say which of the four outcomes it has (docs/outcomes.md).
+
+    Args:
+        program: source code, whole and untouched.
+        tests: of kind stdin, call or assert; what is expected never enters the process that runs the program.
+        limits: per test.
+        checker: how outputs are compared, see checkers.py.
+        entry_point: for tests of kind call: the function, or the method of a class Solution.
+        stop_at_first_failure: the first test that is not passed decides, the rest is not counted.
+        unisolated: run without namespaces, as this user, loudly logged. For programs that you trust.
+
+    Raises:
+        DataError: zero tests, or calls without an entry point.
+        InfrastructureError: the judge failed, or this host does not allow isolation.
+    """
+    with _worker(limits, unisolated) as worker:
+        return judge_on(worker, Job(0, program, tests, entry_point), checker, stop_at_first_failure)
+
+
+def judge_many(
+    jobs: Iterable[Job],
+    limits: Limits = Limits(),  # noqa: B008
+    *,
+    checker: Checker = "strict",
+    workers: int = 1,
+    stop_at_first_failure: bool = False,
+    unisolated: bool = False,
+) -> Iterator[tuple[Hashable, Outcome]]:
+    """Judge a stream of programs; yields (id, outcome) in the order of `jobs`, in constant memory.
+
+    Args:
+        workers: jailed parents that judge at the same time; outcomes do not depend on it.
+
+    Arguments and errors otherwise as for `judge`.
+    """
+    if workers == 1:
+        with _worker(limits, unisolated) as worker:
+            for job in jobs:
+                yield job.id, judge_on(worker, job, checker, stop_at_first_failure)
+        return
+
+    local = threading.local()
+    opened: list[Worker] = []
+
+    def one(job: Job) -> tuple[Hashable, Outcome]:
+        if not hasattr(local, "worker"):
+            local.worker = Worker(limits, unisolated)
+            with _lock:
+                opened.append(local.worker)
+        return job.id, judge_on(local.worker, job, checker, stop_at_first_failure)
+
+    pending: deque[Future[tuple[Hashable, Outcome]]] = deque()
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+    try:
+        for job in jobs:
+            pending.append(executor.submit(one, job))
+            if len(pending) >= workers * _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BaseException:
+        for worker in list(opened):
+            worker.close()
+        raise
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        for worker in opened:
+            worker.close()

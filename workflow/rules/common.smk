@@ -1,0 +1,257 @@
+# What the rules share: the active runs, their configuration, and the paths that follow from it.
+import json
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+try:
+    from coderl.config import ConfigError, WorkflowConfig, load_run, section_json, validate
+    from coderl.provenance import code_files, run_hash
+except ImportError as error:
+    raise WorkflowError(
+        f"{error}. The workflow needs coderl in the environment of snakemake: "
+        "run `make install` and `. .venv/bin/activate`."
+    ) from None
+
+# `coderl` in a command is the one beside the running interpreter, also when the environment was not activated.
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
+
+SOURCE = Path("src")
+
+
+wildcard_constraints:
+    run="[A-Za-z0-9][A-Za-z0-9_-]*",
+    set="[A-Za-z0-9_-]+",
+    variant="[A-Za-z0-9_-]+",
+    model="actor|policy/[A-Za-z0-9_-]+|critical|reference|empty",
+    critic="critic|binary_critic",
+    suite="hidden|example",
+    n="[0-9]+",
+    shard="[0-9]+",
+
+
+def checked(build, *arguments):
+    """`build(*arguments)`, with coderl's one clear message in place of a traceback."""
+    try:
+        return build(*arguments)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+@cache
+def run_config(run):
+    return checked(load_run, Path("config/runs") / f"{run}.yaml")
+
+
+WORKFLOW = checked(validate, WorkflowConfig, dict(config), "config/config.yaml")
+ACTIVE_RUNS = WORKFLOW.runs
+for active in ACTIVE_RUNS:
+    run_config(active)
+
+
+def chosen(run, key, values, name):
+    """values[name], or one message that names the run file and the key."""
+    if name not in values:
+        known = ", ".join(values) or "none"
+        raise WorkflowError(f"config/runs/{run}.yaml: key '{key}' has no '{name}'; there are {known}")
+    return values[name]
+
+
+# Parameters. Their names are those of the sections they hold, so that a change of one key reruns what depends on it.
+
+
+def section(name):
+    """Params function: the section as JSON, which the verb takes as --config."""
+
+    def value(wildcards):
+        found = getattr(run_config(wildcards.run), name)
+        if found is None:
+            raise WorkflowError(
+                f"config/runs/{wildcards.run}.yaml: section '{name}' is null, so this stage has nothing to do"
+            )
+        return section_json(found)
+
+    return value
+
+
+def seed(wildcards):
+    return run_config(wildcards.run).seed
+
+
+def problems_section(wildcards):
+    sets = run_config(wildcards.run).problems
+    return section_json(chosen(wildcards.run, "problems", sets, wildcards.set))
+
+
+def sample_section(*names, shards=None):
+    """Section `sample` as JSON, with these sets only: another set's settings are not this job's."""
+
+    def value(wildcards):
+        sample = run_config(wildcards.run).sample
+        sets = {}
+        for name in names:
+            name = name.format(**dict(wildcards.items()))
+            sets[name] = chosen(wildcards.run, "sample.sets", sample.sets, name)
+            if shards:  # the path says how many
+                count = int(getattr(wildcards, shards))
+                sets[name] = sets[name].model_copy(update={"shards": count})
+        return section_json(sample.model_copy(update={"sets": sets}))
+
+    return value
+
+
+def critical_sample_section(wildcards):
+    critical = run_config(wildcards.run).critical_sample
+    return section_json(critical.model_copy(update={"shards": int(wildcards.n)}))
+
+
+def policy_variant(wildcards):
+    variants = run_config(wildcards.run).rl_finetune.variants
+    return chosen(wildcards.run, "rl_finetune.variants", variants, wildcards.variant)
+
+
+def rounds_only(value):
+    """`value`, which only policies with rounds > 1 depend on: they sample and judge again."""
+    return lambda wildcards: value(wildcards) if policy_variant(wildcards).rounds > 1 else ""
+
+
+def rl_finetune_section(wildcards):
+    stage = run_config(wildcards.run).rl_finetune
+    variants = {wildcards.variant: policy_variant(wildcards)}
+    return section_json(stage.model_copy(update={"variants": variants}))
+
+
+# Inputs.
+
+
+def code(stage):
+    """The source files that decide what the stage computes: an edit of one reruns it, a touch does not."""
+    return [str(path) for path in code_files(stage, SOURCE)]
+
+
+def threads_for(stage):
+    return WORKFLOW.threads.get(stage, 1)
+
+
+def held_out_problems(wildcards):
+    """Problem files that the corpus must not overlap with."""
+    sets = run_config(wildcards.run).problems
+    return [f"results/{wildcards.run}/problems/{name}.parquet" for name, each in sets.items() if each.split != "train"]
+
+
+def base_model(stage):
+    """(input function, params function) of the model that `stage` starts from: this run's own one, or one from elsewhere."""
+
+    def own(wildcards):
+        config = run_config(wildcards.run)
+        if getattr(config, stage).base_model is not None:
+            return None
+        if stage != "warm_start":
+            return f"results/{wildcards.run}/models/actor"
+        if config.pretrain is None:
+            raise WorkflowError(
+                f"config/runs/{wildcards.run}.yaml: 'pretrain' is null, so key 'warm_start.base_model' must name a model"
+            )
+        return f"results/{wildcards.run}/models/base"
+
+    def folder(wildcards):
+        return own(wildcards) or []
+
+    def name(wildcards):
+        return own(wildcards) or getattr(run_config(wildcards.run), stage).base_model
+
+    return folder, name
+
+
+def shard_names(run, model, set):
+    """`of-<n>/<shard>.jsonl.gz` of a model's programs."""
+    config = run_config(run)
+    if model in ("reference", "empty"):
+        n = 1
+    elif model == "critical":
+        n = config.critical_sample.shards
+    else:
+        n = chosen(run, "sample.sets", config.sample.sets, set).shards
+    return [f"of-{n}/{shard}.jsonl.gz" for shard in range(n)]
+
+
+def sample_shards(run, model, set):
+    """Files of a model's programs; of the reference solutions and the empty program there are none."""
+    if model in ("reference", "empty"):
+        return []
+    return [f"results/{run}/samples/{model}/{set}/{name}" for name in shard_names(run, model, set)]
+
+
+def outcome_shards(run, model, set, suite):
+    """Files of the outcomes of a model's programs."""
+    return [f"results/{run}/outcomes/{model}/{set}/{suite}/{name}" for name in shard_names(run, model, set)]
+
+
+def samples_of(model, set):
+    return lambda wildcards: sample_shards(wildcards.run, model, set)
+
+
+def outcomes_of(model, set):
+    return lambda wildcards: outcome_shards(wildcards.run, model, set, "hidden")
+
+
+def token_values(wildcards):
+    """Values of the actor's programs, for policies that weight tokens by the critic."""
+    if policy_variant(wildcards).values != "critic":
+        return []
+    return f"results/{wildcards.run}/values/train.parquet"
+
+
+def values_critic(wildcards):
+    """The critic itself, which later rounds need for the values of new programs."""
+    variant = policy_variant(wildcards)
+    if variant.values != "critic" or variant.rounds == 1:
+        return []
+    return f"results/{wildcards.run}/models/critic"
+
+
+def judged_samples(wildcards):
+    """What one job of run_tests executes: one shard of programs, or nothing for reference and empty."""
+    if wildcards.model in ("reference", "empty"):
+        return []
+    return "results/{run}/samples/{model}/{set}/of-{n}/{shard}.jsonl.gz".format(**dict(wildcards.items()))
+
+
+def evaluated_programs(wildcards):
+    """The files of every model in the table, by the names that `coderl evaluate` knows."""
+    run, config = wildcards.run, run_config(wildcards.run)
+    test = config.evaluate.problem_set
+    for policy in config.evaluate.policies:
+        chosen(run, "rl_finetune.variants", config.rl_finetune.variants, policy)
+    policies = [f"policy/{policy}" for policy in config.evaluate.policies]
+    return {
+        model: {
+            "samples": sample_shards(run, model, test),
+            "hidden": outcome_shards(run, model, test, "hidden"),
+            "example": outcome_shards(run, model, test, "example"),
+        }
+        for model in ["reference", "empty", "actor", *policies, "critical"]
+    }
+
+
+def evaluated_files(wildcards):
+    programs = evaluated_programs(wildcards).values()
+    return [path for files in programs for paths in files.values() for path in paths]
+
+
+def trained_models(wildcards):
+    """Folders of all models of a run, in the order in which they are trained."""
+    config = run_config(wildcards.run)
+    own = config.pretrain is not None and config.warm_start.base_model is None
+    policies = dict.fromkeys([*config.evaluate.policies, config.critical_sample.policy])
+    names = [*(["base"] if own else []), "actor", "critic", "binary_critic", "repair"]
+    names += [f"policy/{policy}" for policy in policies]
+    return {name: f"results/{wildcards.run}/models/{name}" for name in names}
+
+
+def corpus_statistics(wildcards):
+    models = trained_models(wildcards)
+    return f"results/{wildcards.run}/corpus/statistics.csv" if "base" in models else []

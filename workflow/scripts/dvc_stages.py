@@ -1,0 +1,140 @@
+"""Write dvc.yaml from the Snakemake rules: `dvc repro` decides what has changed, Snakemake how to run it.
+
+One DVC stage per pipeline stage and active run; `sample` and `run_tests`, which happen to several models at different times,
+are one stage per model. Each stage calls Snakemake for exactly its rule and its targets.
+
+Every output has `persist: true`, so that DVC does not delete finished shards before a stage runs; that is only right because
+the source files of a stage are its dependencies in both engines, so that they never agree on a stale result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
+
+from coderl.config import RunConfig, read_yaml
+
+COMMAND = "snakemake --cores all --max-checksum-file-size 1000000000000"
+HEADER = "# Made by `make dvc` from the Snakemake rules and the active runs of config/config.yaml; not edited by hand.\n"
+
+
+@dataclass
+class Stage:
+    """What the jobs of one DVC stage have in common."""
+
+    rule: str
+    run: str | None
+    rule_file: str
+    targets: set[str] = field(default_factory=set)
+    inputs: set[str] = field(default_factory=set)
+    outputs: set[str] = field(default_factory=set)
+    sections: set[str] = field(default_factory=set)
+
+
+def jobs(runs: list[str] | None) -> list[Any]:
+    """All jobs of Snakemake's plan for `rule all`, whether they are up to date or not."""
+    config = {} if runs is None else {"runs": runs}
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api, contextlib.redirect_stdout(io.StringIO()):
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=ConfigSettings(config=config),
+            snakefile=Path("Snakefile"),
+        )
+        # summary() is the public call that builds the plan and runs nothing.
+        workflow.dag(dag_settings=DAGSettings(targets={"all"}, forceall=True)).summary()
+        return [job for job in workflow._workflow.dag.jobs if job.rule.name != "all"]
+
+
+def shard_folder(path: str) -> str:
+    """A folder in place of its shards: `of-16/3.jsonl.gz` -> `of-16`. The count is in the name, so there are no orphans."""
+    return re.sub(r"(/of-\d+)/\d+\.jsonl\.gz$", r"\1", path)
+
+
+def stages(planned: Iterable[Any]) -> dict[str, Stage]:
+    """DVC stages by name, in the order of their names."""
+    found: dict[str, Stage] = {}
+    for job in planned:
+        wildcards = dict(job.wildcards.items())
+        run, model = wildcards.get("run"), wildcards.get("model")
+        name = "-".join(part.replace("/", "-") for part in (job.rule.name, run, model) if part)
+        rule_file = Path(str(job.rule.snakefile)).relative_to(Path.cwd()).as_posix()
+        stage = found.setdefault(name, Stage(rule=job.rule.name, run=run, rule_file=rule_file))
+        stage.targets.add(str(job.output[0]))
+        stage.outputs.update(shard_folder(str(path)) for path in job.output)
+        stage.inputs.update(shard_folder(str(path)) for path in job.input)
+        stage.sections.update(key for key, _ in job.params._allitems() if key in RunConfig.model_fields)
+    return dict(sorted(found.items()))
+
+
+def run_files(run: str) -> list[Path]:
+    """The run's file and those that it extends."""
+    files = [Path("config/runs") / f"{run}.yaml"]
+    while parent := read_yaml(files[-1]).get("extends"):
+        files.append(files[-1].with_name(f"{parent}.yaml"))
+    return files
+
+
+def as_dvc(stage: Stage, made: set[str]) -> dict[str, Any]:
+    """The stage as in dvc.yaml. `made`: outputs of all stages; a missing input that nothing makes is an error of the rules."""
+    deps = sorted({*stage.inputs, stage.rule_file, "workflow/rules/common.smk"})
+    for path in deps:
+        if path not in made and not Path(path).exists():
+            raise SystemExit(f"error: rule {stage.rule} reads {path}, which no stage makes and which does not exist")
+    params = []
+    for file in run_files(stage.run) if stage.run else []:
+        stated = sorted(stage.sections & set(read_yaml(file)))
+        if stated:
+            params.append({file.as_posix(): stated})
+    outs: list[dict[str, Any]] = []
+    metrics: list[dict[str, Any]] = []
+    for path in sorted(stage.outputs):
+        (metrics if Path(path).name == "metrics.json" else outs).append({path: {"persist": True}})
+    content = {
+        "cmd": f"{COMMAND} --allowed-rules {stage.rule} -- {' '.join(sorted(stage.targets))}",
+        "deps": deps,
+        "params": params,
+        "outs": outs,
+        "metrics": metrics,
+    }
+    return {key: value for key, value in content.items() if value}
+
+
+def render(runs: list[str] | None = None) -> str:
+    """The text of dvc.yaml for the active runs, or for `runs`."""
+    found = stages(jobs(runs))
+    made = {path for stage in found.values() for path in stage.outputs}
+    content = {"stages": {name: as_dvc(stage, made) for name, stage in found.items()}}
+    return HEADER + str(yaml.safe_dump(content, sort_keys=False, width=10_000))
+
+
+def main() -> None:
+    """Write dvc.yaml, or compare with it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when dvc.yaml has drifted")
+    parser.add_argument("--runs", nargs="+", help="in place of the active runs")
+    arguments = parser.parse_args()
+    file = Path("dvc.yaml")
+    text = render(arguments.runs)
+    if not arguments.check:
+        file.write_text(text, encoding="utf-8")
+        return
+    present = file.read_text(encoding="utf-8") if file.exists() else ""
+    if present != text:
+        sys.stdout.writelines(difflib.unified_diff(present.splitlines(True), text.splitlines(True), "dvc.yaml", "from the rules"))
+        raise SystemExit("error: dvc.yaml has drifted from the rules; run `make dvc`")
+
+
+if __name__ == "__main__":
+    main()
