@@ -52,10 +52,12 @@ check: install ## lint, format, types, imports, and generated files
 	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/coderl schema | diff workflow/schemas/config.schema.yaml - || { echo 'error: run `make schema`'; exit 1; }
+	$(BIN)/python workflow/scripts/config_reference.py --check
 	$(BIN)/python workflow/scripts/dvc_stages.py --check
 
-schema: install ## generate workflow/schemas from the configuration models
+schema: install ## generate the schema and the reference of config/README.md from the configuration models
 	$(BIN)/coderl schema > workflow/schemas/config.schema.yaml
+	$(BIN)/python workflow/scripts/config_reference.py
 
 dvc: install ## generate dvc.yaml from the Snakemake rules
 	$(BIN)/python workflow/scripts/dvc_stages.py

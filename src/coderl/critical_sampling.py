@@ -185,15 +185,14 @@ class CriticalSampler:
         return [drawn[start : start + len(sample_ids)] for start in range(0, len(drawn), len(sample_ids))]
 
     def _judge(self, groups: list[_Group]) -> None:
-        """Run the example tests, once per distinct program of a problem."""
-        distinct = {(row.task_id, row.solution): row for group in groups for row in reversed(group.programs)}
-        found = judge_samples([group.problem for group in groups], list(distinct.values()), self.run_tests, suite="example")
-        outcomes = {(row.task_id, row.sample_id): row for row in found}
+        """Run the example tests."""
+        if not groups:
+            return
+        programs = [row for group in groups for row in group.programs]
+        found = judge_samples([group.problem for group in groups], programs, self.run_tests, suite="example")
+        outcomes = iter(found)
         for group in groups:
-            representatives = [distinct[row.task_id, row.solution] for row in group.programs]
-            group.outcomes = {
-                row.sample_id: outcomes[row.task_id, first.sample_id] for row, first in zip(group.programs, representatives, strict=True)
-            }
+            group.outcomes = {row.sample_id: next(outcomes) for row in group.programs}
 
     def _values(self, groups: list[_Group], programs: list[list[Sample]]) -> list[list[tuple[list[int], Values]]]:
         """The critic's tokens and values of some programs of each group, computed once per distinct program."""
@@ -347,11 +346,11 @@ def critical_sample(
     if judge.settings.classes != 2:
         raise DataError(f"{critic}: a critic of {judge.settings.classes} classes; critical sampling needs `train-critic --classes 2`")
     sampler = CriticalSampler(
-        policy=load_actor(policy).to(device),  # type: ignore[arg-type]
+        policy=load_actor(policy).to(device),
         tokenizer=load_tokenizer(policy),
         critic=judge.to(device),
         critic_tokenizer=load_tokenizer(critic),
-        repair_model=load_actor(repair_model).to(device),  # type: ignore[arg-type]
+        repair_model=load_actor(repair_model).to(device),
         repair_tokenizer=load_tokenizer(repair_model),
         config=config,
         prompt=prompt,

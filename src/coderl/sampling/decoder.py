@@ -26,14 +26,14 @@ Context = tuple[int, tuple[int, ...]]
 """What a row has read: the number of its request, and tokens of its program."""
 
 
-class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class _RoomyLayer(DynamicLayer):
     """A cache layer with room for more tokens: concatenating at every step took two thirds of a small model's time."""
 
     keys: Tensor
     values: Tensor
 
     def __init__(self, layer: Any) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.keys, self.values = layer.keys, layer.values
         self.dtype, self.device = layer.keys.dtype, layer.keys.device
         self.is_initialized = True
@@ -57,7 +57,7 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take the rows `beam_idx`, which may be fewer or repeated."""
         if self._room is None:
-            super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+            super().reorder_cache(beam_idx)
             return
         length = self.keys.shape[-2]
         self._room = [room.index_select(0, beam_idx) for room in self._room]
@@ -132,7 +132,7 @@ class EncoderDecoderBatch:
                 for layer, other in zip(getattr(self.cache, name).layers, getattr(cache, name).layers, strict=True):
                     layer.append_rows(other)
             self.states, self.mask = torch.cat([self.states, states[index]]), torch.cat([self.mask, mask[index]])
-        return output.logits[:, -1][index]  # type: ignore[no-any-return]
+        return output.logits[:, -1][index]
 
     def step(self, ids: Tensor) -> Tensor:
         """Read one token per row [B]; returns logits [B, V]."""
@@ -143,7 +143,7 @@ class EncoderDecoderBatch:
             past_key_values=self.cache,
             use_cache=True,
         )
-        return output.logits[:, -1]  # type: ignore[no-any-return]
+        return output.logits[:, -1]
 
     def keep(self, index: Tensor) -> None:
         """Keep the rows `index` alone."""
@@ -177,14 +177,14 @@ class CausalBatch:
         self.cache = _make_roomy(output.past_key_values)
         self.cache.reorder_cache(index)
         self.mask = mask[index]
-        return output.logits[:, -1][index]  # type: ignore[no-any-return]
+        return output.logits[:, -1][index]
 
     def step(self, ids: Tensor) -> Tensor:
         """Read one token per row [B]; returns logits [B, V]."""
         positions = self._positions(self.mask.sum(1, keepdim=True))
         self.mask = torch.cat([self.mask, self.mask.new_ones((len(ids), 1))], dim=1)
         output = self.model(input_ids=ids[:, None], attention_mask=self.mask, past_key_values=self.cache, use_cache=True, **positions)
-        return output.logits[:, -1]  # type: ignore[no-any-return]
+        return output.logits[:, -1]
 
     def keep(self, index: Tensor) -> None:
         """Keep the rows `index` alone."""

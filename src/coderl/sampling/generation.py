@@ -228,7 +228,7 @@ def generate(
     if end is None:
         raise DataError("the tokenizer has no end token (eos_token); set it in tokenizer_config.json")
     was_training = model.training
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     try:
         with torch.inference_mode():
             rows = _decode(model, requests, owner, decoding, max_target_tokens, tokenizer.bos_token_id, end, pad)

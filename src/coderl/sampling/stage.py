@@ -186,7 +186,7 @@ def sample(
     """
     everything = read_problems(problems)
     actor, tokenizer = load_actor(model), load_tokenizer(model)
-    actor.to(default_device())  # type: ignore[arg-type]
+    actor.to(default_device())
 
     def draw(batch: list[Problem]) -> list[Sample]:
         return draw_samples(

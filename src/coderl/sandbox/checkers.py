@@ -184,7 +184,10 @@ def _all_close(found: list[str], expected: list[str]) -> bool:
     if len(numbers) != len(wanted):
         return False
     # numpy.allclose: infinities must be equal, NaN equals nothing.
-    return all(a == b or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= 1e-8 + 1e-5 * abs(b)) for a, b in zip(numbers, wanted, strict=True))
+    return all(
+        a == b or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= 1e-8 + 1e-5 * abs(b))
+        for a, b in zip(numbers, wanted, strict=True)
+    )
 
 
 def legacy_output(found: str, expected: str) -> bool:

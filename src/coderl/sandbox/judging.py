@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import signal
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from coderl.sandbox.worker import Run, Worker, WorkerDied
 
 MAX_LINE = 16 << 20
 """A longer line of answers is not read: no test of a benchmark expects a value that big."""
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 _FAILED, _PASSED = TestResult(False), TestResult(True)
 
 
@@ -37,7 +39,9 @@ class Answers:
 def _error(value: Any) -> TestResult | None:
     if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and value[0]:
         line = value[2] if isinstance(value[2], int) and not isinstance(value[2], bool) else None
-        return TestResult(False, value[0][:100], str(value[1])[:500] if value[1] is not None else None, line)
+        # Addresses in messages are noise, to a repair model and to whoever compares two runs.
+        message = _ADDRESS.sub("0x...", str(value[1]))[:500] if value[1] is not None else None
+        return TestResult(False, value[0][:100], message, line)
     return None
 
 
@@ -145,7 +149,9 @@ class Judging:
                 run = self.worker.run(job, tests)
             except WorkerDied as error:
                 if attempt == 2:
-                    raise InfrastructureError(f"job {self.job.id!r}: the sandbox worker died twice ({error}); see the kernel's log") from None
+                    raise InfrastructureError(
+                        f"job {self.job.id!r}: the sandbox worker died twice ({error}); see the kernel's log"
+                    ) from None
                 self.worker.restart()
                 continue
             starved = run.cause == 2 and run.cpu_seconds > 0.1 * self.worker.limits.cpu_seconds

@@ -69,7 +69,9 @@ def _build_root(library: list[str], settings: dict[str, Any], program_id: int) -
     for packages in ("/usr/lib/python3/dist-packages", *(os.path.join(path, "site-packages") for path in library)):
         if os.path.isdir(root + packages):
             # Installed packages are no part of the program's world, even where the library's folder holds them.
-            syscalls.mount("tmpfs", root + packages, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_RDONLY, "mode=755,size=4k")
+            syscalls.mount(
+                "tmpfs", root + packages, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_RDONLY, "mode=755,size=4k"
+            )
     for name in _DEVICES:
         if os.path.exists("/dev/" + name):
             _bind("/dev/" + name, f"{root}/dev/{name}")

@@ -105,9 +105,7 @@ def make_read_only(target: str) -> None:
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2); raises OSError."""
-    _check(
-        _libc.syscall(ctypes.c_long(_SECCOMP_CALLS["pivot_root"][_COLUMN]), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root"
-    )
+    _check(_libc.syscall(ctypes.c_long(_SECCOMP_CALLS["pivot_root"][_COLUMN]), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
 
 
 def unmount(target: str) -> None:
@@ -202,6 +200,8 @@ def install_filter() -> None:
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     holder = ctypes.create_string_buffer(header, len(header))
     _check(
-        _libc.prctl(ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(2), ctypes.c_void_p(ctypes.addressof(holder)), ctypes.c_ulong(0), ctypes.c_ulong(0)),
+        _libc.prctl(
+            ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(2), ctypes.c_void_p(ctypes.addressof(holder)), ctypes.c_ulong(0), ctypes.c_ulong(0)
+        ),
         "seccomp",
     )
