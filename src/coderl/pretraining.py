@@ -169,7 +169,8 @@ def make_windows(texts: Sequence[str], tokenizer: Any, size: int, pack: bool) ->
     windows: list[Window] = []
     tokens: list[int] = []
     words: list[int | None] = []
-    for encoding in tokenizer(list(texts), add_special_tokens=False).encodings if texts else []:
+    # the backend alone: lists of masks and types for every file would take most of the time
+    for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False):
         ids, numbers = encoding.ids, encoding.word_ids
         for start in range(0, len(ids), size):
             piece, piece_words = ids[start : start + size], numbers[start : start + size]

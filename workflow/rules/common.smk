@@ -1,6 +1,7 @@
 # What the rules share: the active runs, their configuration, and the paths that follow from it.
 import json
 import os
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -113,9 +114,9 @@ def policy_variant(wildcards):
     return chosen(wildcards.run, "rl_finetune.variants", variants, wildcards.variant)
 
 
-def rounds_only(value):
-    """`value`, which only policies with rounds > 1 depend on: they sample and judge again."""
-    return lambda wildcards: value(wildcards) if policy_variant(wildcards).rounds > 1 else ""
+def rounds_only(flag, value):
+    """`flag value`, for policies with rounds > 1 only: they sample and judge again."""
+    return lambda wildcards: f"{flag} {shlex.quote(value(wildcards))}" if policy_variant(wildcards).rounds > 1 else ""
 
 
 def rl_finetune_section(wildcards):

@@ -143,8 +143,8 @@ rule rl_finetune:
         runtime=1440,
     params:
         rl_finetune=rl_finetune_section,
-        sample=rounds_only(sample_section("train")),
-        run_tests=rounds_only(section("run_tests")),
+        sample=rounds_only("--sample-config", sample_section("train")),
+        run_tests=rounds_only("--run-tests-config", section("run_tests")),
         values=lambda wildcards, input: f"--values {input.values}" if input.values else "",
         critic=lambda wildcards, input: f"--critic {input.critic}" if input.critic else "",
         seed=seed,
@@ -153,6 +153,6 @@ rule rl_finetune:
     shell:
         "coderl rl-finetune --variant {wildcards.variant} --actor {input.actor} --problems {input.problems}"
         " --samples {input.samples} --outcomes {input.outcomes} {params.values} {params.critic}"
-        " --config {params.rl_finetune:q} --sample-config {params.sample:q} --run-tests-config {params.run_tests:q}"
+        " --config {params.rl_finetune:q} {params.sample} {params.run_tests}"
         " --seed {params.seed} --output {output.model}"
         " --work work/{wildcards.run}/rl_finetune/{wildcards.variant} > {log} 2>&1"

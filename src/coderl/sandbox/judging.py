@@ -32,7 +32,7 @@ class Answers:
     loaded: bool = False
     load_error: TestResult | None = None
     tests: list[list[Any]] = field(default_factory=list)
-    """[index, cpu, rss in KB, answer, error] of consecutive tests from the first one on."""
+    """[index, memory in KB, answer, error] of consecutive tests from the first one on."""
     complete: bool = False
 
 
@@ -66,7 +66,7 @@ def read_answers(data: bytes, first: int) -> Answers:
             answers.loaded = answers.load_error is None
         elif row in (["end"], ["fresh"]):
             answers.complete = True
-        elif len(row) == 5 and isinstance(row[0], int) and row[0] == first + len(answers.tests) and isinstance(row[2], int):
+        elif len(row) == 4 and isinstance(row[0], int) and row[0] == first + len(answers.tests) and isinstance(row[1], int):
             answers.tests.append(row)
     return answers
 
@@ -116,7 +116,7 @@ class Judging:
             if len(self.tests.inputs) != len(self.tests.outputs):
                 raise DataError(f"job {self.job.id!r}: {len(self.tests.inputs)} inputs but {len(self.tests.outputs)} outputs")
             if self.tests.kind == "stdin":
-                return self.tests.inputs
+                return [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
             if not self.job.entry_point:
                 raise DataError(f"job {self.job.id!r}: tests of kind 'call' need entry_point, the name of the function")
             return [[codec.plain(argument) for argument in arguments] for arguments in self.tests.inputs]
@@ -126,13 +126,13 @@ class Judging:
             word = secrets.token_hex(16)
             self.splits.append(parts)
             self.words.append(word)
-            inputs.append({"run": statement, "word": word} if parts is None else {"values": parts.calls})
+            inputs.append({"run": statement, "word": word} if parts is None else {"values": list(parts.calls)})
         return inputs
 
     def _run(self, first: int, last: int) -> tuple[Run, Answers]:
         job: dict[str, Any] = {
             "kind": self.tests.kind,
-            "source": self.source,
+            **self.code,
             "inputs": self.inputs[first:last],
             "first": first,
             "stop_at_first_error": self.stop,
@@ -176,7 +176,11 @@ class Judging:
             return self._outcome([refused], compiled=False)
         program = self.job.program
         text = program.decode("utf-8") if isinstance(program, bytes) else program
-        self.source = text.removeprefix("\ufeff")
+        source = text.removeprefix("\ufeff")
+        compiled = self.worker.compile(source)
+        if isinstance(compiled, list):
+            return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
+        self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}
         results: list[TestResult] = []
         alone = False
         while len(results) < self.n_tests:
@@ -249,11 +253,11 @@ class Judging:
         results: list[TestResult] = []
         start, big = 0, False
         values: list[tuple[int, asserts.Split, list[Any]]] = []
-        for index, _cpu, rss, answer, error in answers.tests:
+        for index, memory, answer, error in answers.tests:
             if index >= self.n_tests:
                 break
             result = _error(error)
-            if self._too_big(rss / 1024) and not big:
+            if self._too_big(memory / 1024) and not big:
                 big, result = True, self._memory_error()  # a peak stays: only the test that reached it is to blame
             if self.tests.kind == "stdin":
                 end = answer if isinstance(answer, int) and start <= answer <= run.output_size else start
@@ -295,7 +299,7 @@ class Judging:
         job = {"kind": "evaluate", "setup": f"{asserts.COMMON_IMPORTS}\n{self.tests.setup}", "inputs": tests, "first": 0}
         run, answers = self._retried(job, 0, len(tests))
         for (position, _, _), row in zip(values, answers.tests, strict=False):
-            results[position] = _error(row[4]) or (_PASSED if row[3] is True else _FAILED)
+            results[position] = _error(row[3]) or (_PASSED if row[2] is True else _FAILED)
         for position, _, _ in values[len(answers.tests) :]:
             results[position] = _end_of(run) or _FAILED
 

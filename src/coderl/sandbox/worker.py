@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import marshal
 import os
 import shutil
 import socket
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from coderl.sandbox.inside.zygote import REPLY, REQUEST
+from coderl.sandbox.inside.zygote import MAX_MESSAGE, REPLY, REQUEST
 from coderl.sandbox.outcome import InfrastructureError, Limits
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ _MAX_FILES = 2048
 _MAX_ANSWERS = 64 << 20
 _START_SECONDS = 60.0
 _SLACK_SECONDS = 60.0
+_COMPILE_SECONDS = 3.0
 _LAYERS = (
     "user, process, mount, network, IPC and host name namespaces; a process namespace per program; read-only root; "
     "no capabilities; no_new_privs; seccomp allow list; limits on CPU time, memory, processes, output, files"
@@ -85,12 +87,12 @@ class Worker:
         self.unisolated = unisolated or os.environ.get(UNISOLATED, "") == "1"
         self.backend = "unisolated" if self.unisolated else "namespace"
         self.memory_base = 0.0
-        self.box = "/box"
         self._dirty = False
         self._files: list[int] = []
         self._folder: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._compiler: socket.socket | None = None
         self._alive: int | None = None
         self._errors: IO[bytes] | None = None
         try:
@@ -111,8 +113,7 @@ class Worker:
         }
         if self.unisolated:
             self._folder = tempfile.mkdtemp(prefix="coderl-unisolated-")
-            self.box = os.path.join(self._folder, "box")
-            os.mkdir(self.box)
+            os.mkdir(os.path.join(self._folder, "box"))
             for name in ("job", "in", "out", "answers"):
                 Path(self._folder, name).touch()
             settings["folder"] = self._folder
@@ -125,10 +126,11 @@ class Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
         ours.settimeout(_START_SECONDS)
+        self._compiler, compiler = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read_end, self._alive = os.pipe()
         self._errors = tempfile.TemporaryFile()
         source = str(Path(__file__).parent)
-        arguments = ["start", source, json.dumps(settings), str(theirs.fileno()), str(read_end)]
+        arguments = ["start", source, json.dumps(settings), str(theirs.fileno()), str(compiler.fileno()), str(read_end)]
         try:
             # -P, -S, -s, -B and an environment of our own: nothing of the user's Python reaches the programs; a fixed hash seed
             # makes the order of sets, and with it the verdict, the same every time (-I would ignore the seed).
@@ -137,14 +139,16 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
-                pass_fds=(theirs.fileno(), read_end),
-                env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", **_library_path()},
+                pass_fds=(theirs.fileno(), compiler.fileno(), read_end),
+                # LD_BIND_NOW: a function bound at its first call would be looked up again in every child.
+                env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LD_BIND_NOW": "1", **_library_path()},
                 cwd="/",
             )
         except OSError as error:
             raise InfrastructureError(f"cannot start the worker {sys.executable}: {error}") from None
         finally:
             theirs.close()
+            compiler.close()
             os.close(read_end)
         message: dict[str, Any] = {}
         try:
@@ -177,7 +181,7 @@ class Worker:
 
     def _measure_base(self) -> None:
         """Memory of a program that does nothing; and proof that a pass is possible at all."""
-        job = {"kind": "stdin", "source": "print(6 * 7)", "inputs": [""], "first": 0, "stop_at_first_error": False}
+        job = {"kind": "stdin", "source": "print(6 * 7)", "inputs": [b""], "first": 0, "stop_at_first_error": False}
         try:
             run = self.run(job, 1)
         except WorkerDied as error:
@@ -186,12 +190,35 @@ class Worker:
             raise self._failed(f"its first program ended with status {run.status} and {run.answers[:500]!r}")
         self.memory_base = run.memory_mb
 
+    def compile(self, source: str) -> bytes | list[Any] | None:
+        """The marshalled code; or the compiler's error; or None: the source has to be compiled in a child of its own."""
+        encoded = source.encode()
+        if not 0 < len(encoded) <= MAX_MESSAGE:
+            return None
+        if self._dirty:
+            self.restart()
+        assert self._compiler is not None
+        try:
+            self._compiler.settimeout(_COMPILE_SECONDS)
+            self._compiler.send(encoded)
+            reply = self._compiler.recv(MAX_MESSAGE)
+        except OSError:
+            reply = b""
+        if reply[:1] == b"c":
+            return reply[1:]
+        if reply[:1] == b"e":
+            error: list[Any] = json.loads(reply[1:])
+            return error
+        if not reply:  # it hangs or is dead
+            self.restart()
+        return None
+
     def run(self, job: dict[str, Any], tests: int) -> Run:
         """Run one child on `job` (see inside/harness.py); raises WorkerDied."""
         if self._dirty:  # the last program's directory could not be emptied
             self.restart()
         assert self._control is not None
-        payload = json.dumps({**job, "box": self.box}).encode()
+        payload = marshal.dumps(job)
         wall = self.limits.wall
         try:
             os.ftruncate(self._files[0], 0)
@@ -200,11 +227,11 @@ class Worker:
                 written += os.pwrite(self._files[0], payload[written:], written)
             self._control.settimeout(wall * (tests + 1) + _SLACK_SECONDS)
             self._control.send(REQUEST.pack(len(payload), tests, self.limits.cpu_seconds, wall))
-            reply = self._control.recv(REPLY.size)
+            reply = self._control.recv(8192)
         except OSError as error:
             raise WorkerDied(f"no answer: {error}") from None
         if len(reply) != REPLY.size:
-            raise WorkerDied("it ended")
+            raise WorkerDied(f"it ended {reply.decode('utf-8', 'replace')}".rstrip())
         status, cause, dirty, cpu, seconds, peak = REPLY.unpack(reply)
         size = os.fstat(self._files[2]).st_size
         run = Run(
@@ -233,16 +260,20 @@ class Worker:
         for file in self._files:
             os.close(file)
         self._files = []
-        if self._control is not None:
-            self._control.close()
+        for connection in (self._control, self._compiler):
+            if connection is not None:
+                connection.close()
         if self._alive is not None:
             os.close(self._alive)
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(10)  # the launcher sees the pipe close, ends the jail and itself
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         if self._errors is not None:
             self._errors.close()
-        self._control = self._alive = self._process = self._errors = None
+        self._control = self._compiler = self._alive = self._process = self._errors = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -6,7 +6,7 @@ program that is called or asserted on is loaded once. Every test ends with one l
     ["compiled"]                          the source compiled
     ["refused", class, message, line]     it did not
     ["loaded", error]                     module executed (call and assert)
-    [index, cpu, rss, answer, error]      a test: end of its output (stdin) or a value (call, assert), or an error
+    [index, memory, answer, error]        a test: peak so far in KB; end of its output (stdin) or a value (call, assert); error
     ["fresh"]                             the rest needs a fresh child
     ["end"]                               all tests were run
 
@@ -18,22 +18,22 @@ from __future__ import annotations
 import builtins
 
 # Functions below look builtins up in a copy: a program that patches the real ones does not change its harness.
-__builtins__ = dict(builtins.__dict__)
+globals()["__builtins__"] = dict(builtins.__dict__)
 
-import ast  # noqa: E402
-import atexit  # noqa: E402
-import io  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import resource  # noqa: E402
-import struct  # noqa: E402
-import sys  # noqa: E402
-import threading  # noqa: E402
-import time  # noqa: E402
-import types  # noqa: E402
-from typing import Any, NoReturn  # noqa: E402
+import atexit
+import io
+import json
+import marshal
+import os
+import resource
+import struct
+import sys
+import threading
+import time
+import types
+from typing import Any, NoReturn
 
-from . import codec  # noqa: E402
+from . import codec
 
 PROGRAM = "solution.py"
 TESTS = "tests.py"
@@ -42,8 +42,9 @@ OUTPUT_OF_ONE_CHILD = 4 << 20
 """Bytes of output after which the rest of the tests gets a fresh child, so that many legal outputs fit the file limit."""
 
 Error = list[Any]
-_open_file, _dump, _cpu, _wall, _usage = io.open, json.dumps, time.process_time, time.monotonic, resource.getrusage
-_pack, _os_open, _os_close, _os_exit, _lseek = struct.pack_into, os.open, os.close, os._exit, os.lseek
+_Text, _Reader, _Writer, _File = io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.FileIO
+_dump, _unmarshal, _cpu, _wall, _usage = json.dumps, marshal.loads, time.process_time, time.monotonic, resource.getrusage
+_pack, _os_open, _close, _os_exit, _lseek = struct.pack_into, os.open, os.close, os._exit, os.lseek
 _write, _pwrite, _truncate, _dup2, _shutdown = os.write, os.pwrite, os.ftruncate, os.dup2, threading._shutdown  # type: ignore[attr-defined]
 _threads, _callbacks, _run_callbacks = threading._active, atexit._ncallbacks, atexit._run_exitfuncs  # type: ignore[attr-defined]
 _stderr, _modules, _restore_limit, _chdir = sys.stderr, sys.modules, sys.setrecursionlimit, os.chdir
@@ -52,31 +53,50 @@ _PRISTINE = dict(_BUILTINS)
 
 
 class Child:
-    """The files of one child: its job, standard input and output, answers, and the page that its parent's clock reads."""
+    """The files of one child: answers, standard input and output, and the page that its parent's clock reads."""
 
     def __init__(self, folder: str, page: Any, answers: int, given: int, shown: int) -> None:
         self.folder, self.page, self.answers, self.given, self.shown = folder, page, answers, given, shown
         self.test = 0
 
-    def answer(self, row: list[Any]) -> None:
-        line = _dump(row).encode() + b"\n"
+    def close(self) -> None:
+        """Close the files (in the parent)."""
+        for file in (self.answers, self.given, self.shown):
+            _close(file)
+
+    def write(self, line: bytes) -> None:
+        """One line of answers."""
         try:
             _write(self.answers, line)
         except OSError:  # the program closed it
             self.answers = _os_open(self.folder + "/answers", os.O_WRONLY | os.O_APPEND)
             _write(self.answers, line)
 
+    def answer(self, row: list[Any]) -> None:
+        """One line of answers as JSON."""
+        self.write(_dump(row).encode() + b"\n")
+
+    def result(self, test: int, value: Any, error: Error | None) -> None:
+        """The line of one test."""
+        memory = _usage(0).ru_maxrss
+        if error is None and type(value) is int and -(1 << 60) < value < 1 << 60:
+            self.write(b"[%d,%d,%d,null]\n" % (test, memory, value))
+        else:
+            self.answer([test, memory, value, error])
+
     def start_clock(self, test: int = 0) -> None:
+        """The time limit counts from here."""
         self.test = test
         _pack("<dd", self.page, 0, _cpu(), _wall())
 
     def provide(self, text: bytes) -> None:
         """Files 0 and 1 for the next test."""
         try:
-            _truncate(self.given, 0)
+            if text:
+                _pwrite(self.given, text, 0)
+            _truncate(self.given, len(text))  # after the writing: the page stays
         except OSError:
             self.given = _os_open(self.folder + "/in", os.O_RDWR | os.O_TRUNC)
-        if text:
             _pwrite(self.given, text, 0)
         _lseek(self.given, 0, 0)
         _dup2(self.given, 0)
@@ -87,6 +107,7 @@ class Child:
             _dup2(self.shown, 1)
 
     def output_end(self) -> int:
+        """Bytes of standard output so far."""
         try:
             return _lseek(self.shown, 0, 2)
         except OSError:
@@ -124,21 +145,61 @@ def exit_error(error: SystemExit) -> Error | None:
     return ["systemexit", f"exit status {int(code) & 0xFF}" if isinstance(code, int) else described[1], described[2]]
 
 
-def new_module(name: str) -> types.ModuleType:
+def new_module(name: str) -> dict[str, Any]:
+    """The namespace of a new module that stands as `__main__`."""
     module = types.ModuleType(name)
     space = module.__dict__
     space["__builtins__"] = builtins
     space["__file__"] = PROGRAM
     space["__annotations__"] = {}
     _modules["__main__"] = module
-    return module
+    return space
 
 
-def open_streams() -> tuple[Any, Any]:
-    given = sys.stdin = sys.__stdin__ = _open_file(0, "r", encoding="utf-8", closefd=False)
-    shown = sys.stdout = sys.__stdout__ = _open_file(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = sys.__stderr__ = _stderr
-    return given, shown
+def _standard_input() -> Any:
+    return _Text(_Reader(_File(0, "r", closefd=False), 1 << 16), "utf-8", "strict")
+
+
+def _standard_output() -> Any:
+    return _Text(_Writer(_File(1, "w", closefd=False), 1 << 16), "utf-8", "strict")
+
+
+class _World:
+    """What the parent makes once and its children take over: the first pair of streams, the directory."""
+
+    box = ""
+    given: Any = None
+    shown: Any = None
+
+
+def prepare(box: str) -> None:
+    """Before the first fork: `box` is the directory of the programs; files 0 and 1 are the exchange files."""
+    _World.box, _World.given, _World.shown = box, _standard_input(), _standard_output()
+    for name, module in (("<stdin>", _World.given), ("<stdout>", _World.shown)):
+        module.buffer.raw.name = name
+    sys.argv = [PROGRAM]
+    install_streams(_World.given, _World.shown)
+
+
+def install_streams(given: Any, shown: Any) -> None:
+    """Make two streams the standard ones."""
+    streams: Any = sys
+    streams.stdin = streams.__stdin__ = given
+    streams.stdout = streams.__stdout__ = shown
+    streams.stderr = streams.__stderr__ = _stderr
+
+
+def next_test(shown: Any, code: Any) -> Any:
+    """The world of a further test: a new standard input; the old standard output if it is as good as new. Returns that."""
+    if shown.closed or shown.__dict__:
+        shown = _standard_output()
+    install_streams(_standard_input(), shown)
+    sys.argv = [PROGRAM]
+    if sys.getrecursionlimit() != 1000:
+        _restore_limit(1000)
+    if "os" in code.co_names or "chdir" in code.co_names:
+        _chdir(_World.box)
+    return shown
 
 
 def _quietly(function: Any) -> None:
@@ -170,15 +231,15 @@ def finish(shown: Any) -> tuple[Error | None, bool]:
 
 
 def run_stdin(child: Child, code: Any, job: dict[str, Any]) -> None:
-    space: dict[str, Any] = {}
+    """A script, once per test, as `__main__` in a new namespace."""
+    shown = _World.shown
     for index, text in enumerate(job["inputs"], job["first"]):
-        child.provide(text.encode("utf-8", "surrogatepass"))
-        _given, shown = open_streams()
-        sys.argv = [PROGRAM]
-        space = new_module("__main__").__dict__
+        child.provide(text)
+        if index > job["first"]:
+            shown = next_test(shown, code)
+        space = new_module("__main__")
         error: Error | None = None
         child.start_clock(index)
-        start = _cpu()
         try:
             exec(code, space)
         except SystemExit as stop:
@@ -190,26 +251,19 @@ def run_stdin(child: Child, code: Any, job: dict[str, Any]) -> None:
             error = late
         space.clear()  # open files that were never closed are written out here, as at the exit of an interpreter
         end = child.output_end()
-        child.answer([index, _cpu() - start, _usage(0).ru_maxrss, end, error])
+        child.result(index, end, error)
         if error is not None and job["stop_at_first_error"]:
             return
         if stays or end > OUTPUT_OF_ONE_CHILD:
             child.answer(["fresh"])
             return
-        if sys.getrecursionlimit() != 1000:
-            _restore_limit(1000)
-        _chdir(job["box"])
-    child.answer(["end"])
+    child.write(b'["end"]\n')
 
 
 def load(child: Child, code: Any, job: dict[str, Any]) -> dict[str, Any] | None:
     """Execute the module once. A main guard stays closed: tests import a function, they do not run a script."""
-    child.provide(b"")
-    open_streams()
-    sys.argv = [PROGRAM]
-    module = new_module("solution")
-    _modules["solution"] = module
-    space = module.__dict__
+    space = new_module("solution")
+    _modules["solution"] = _modules["__main__"]
     child.start_clock()
     try:
         exec(code, space)
@@ -221,7 +275,7 @@ def load(child: Child, code: Any, job: dict[str, Any]) -> dict[str, Any] | None:
     except BaseException as failure:
         child.answer(["loaded", describe(failure)])
         return None
-    child.answer(["loaded", None])
+    child.write(b'["loaded",null]\n')
     return space
 
 
@@ -249,17 +303,16 @@ def run_call(child: Child, code: Any, job: dict[str, Any]) -> None:
         error: Error | None = None
         answer: Any = None
         child.start_clock(index)
-        start = _cpu()
         try:
             if function is None:
                 function = entry(space, job["entry_point"])
             answer = codec.plain(function(*codec.value_of(arguments)))
         except BaseException as failure:
             error = called(failure)
-        child.answer([index, _cpu() - start, _usage(0).ru_maxrss, answer, error])
+        child.result(index, answer, error)
         if error is not None and job["stop_at_first_error"]:
             return
-    child.answer(["end"])
+    child.write(b'["end"]\n')
 
 
 def _comes_from_tests(error: BaseException) -> bool:
@@ -302,7 +355,6 @@ def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
         error: Error | None = None
         answer: Any = None
         child.start_clock(index)
-        start = _cpu()
         try:
             if "values" in test:
                 answer = [codec.plain(eval(compile(text, TESTS, "eval", dont_inherit=True), space)) for text in test["values"]]
@@ -310,14 +362,16 @@ def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
                 answer = run_guarded(space, test, job)
         except BaseException as failure:
             error = called(failure)
-        child.answer([index, _cpu() - start, _usage(0).ru_maxrss, answer, error])
+        child.result(index, answer, error)
         if error is not None and job["stop_at_first_error"]:
             return
-    child.answer(["end"])
+    child.write(b'["end"]\n')
 
 
 def run_guarded(space: dict[str, Any], test: dict[str, Any], job: dict[str, Any]) -> Any:
     """A statement that cannot be split: run with the original builtins; the answer is the word that only this job knows."""
+    import ast
+
     _BUILTINS.clear()
     _BUILTINS.update(_PRISTINE)
     names = {node.id for node in ast.walk(ast.parse(test["run"])) if isinstance(node, ast.Name)}
@@ -346,21 +400,18 @@ def _decoded(forms: list[Any]) -> list[Any] | None:
 
 def run_evaluate(child: Child, job: dict[str, Any]) -> None:
     """No program here: trusted expressions of the tests over values that a program returned, in a child of their own."""
-    child.provide(b"")
-    open_streams()
-    space = new_module("tests").__dict__
-    child.answer(["compiled"])
+    space = new_module("tests")
+    child.write(b'["compiled"]\n')
     try:
         exec(compile(job["setup"], TESTS, "exec", dont_inherit=True), space)
     except Exception:
         # Set-up code that needs the program's own classes: what is left of it has to do.
         space.setdefault("__name__", "tests")
-    child.answer(["loaded", None])
+    child.write(b'["loaded",null]\n')
     for index, test in enumerate(job["inputs"], job["first"]):
         error: Error | None = None
         answer: Any = None
         child.start_clock(index)
-        start = _cpu()
         try:
             values = _decoded(test["values"])
             answer = False
@@ -369,26 +420,40 @@ def run_evaluate(child: Child, job: dict[str, Any]) -> None:
                 answer = bool(eval(compile(test["expression"], TESTS, "eval", dont_inherit=True), space))
         except Exception as failure:
             error = describe(failure)
-        child.answer([index, _cpu() - start, _usage(0).ru_maxrss, answer, error])
-    child.answer(["end"])
+        child.result(index, answer, error)
+    child.write(b'["end"]\n')
 
 
-def main(child: Child, payload: bytes) -> NoReturn:
-    """Run the job and leave; the exit status says nothing that the answers do not."""
-    job = json.loads(payload)
+def warm(child: Child) -> None:
+    """Run trusted programs of every kind (in the parent)."""
+    kinds: list[tuple[Any, str, dict[str, Any]]] = [
+        (run_stdin, "n = int(input())\nprint(n, *map(int, input().split()))", {"inputs": [b"1\n2 3\n"] * 12}),
+        (run_stdin, "import sys\nsys.stdout.write(sys.stdin.read())\nraise SystemExit(0)", {"inputs": [b"1\n"] * 4}),
+        (run_stdin, "print(unknown)", {"inputs": [b""] * 4}),
+        (run_call, "def f(x):\n    return [x, (1, {2: 3.5})]", {"inputs": [[1]] * 8, "entry_point": "f"}),
+        (run_assert, "def f(x):\n    return x", {"inputs": [{"values": ["f(1)"]}] * 4, "setup": ""}),
+    ]
+    for _ in range(4):
+        for run, source, job in kinds:
+            run(child, compile(source, PROGRAM, "exec", dont_inherit=True), {"first": 0, "stop_at_first_error": False, **job})
+    del _modules["solution"]
+    prepare(_World.box)
+
+
+def main(child: Child, job: dict[str, Any]) -> NoReturn:
+    """Do the job and leave; the exit status says nothing that the answers do not."""
     if job["kind"] == "evaluate":
         run_evaluate(child, job)
         _os_exit(0)
     try:
-        code = compile(job.pop("source"), PROGRAM, "exec", dont_inherit=True)
+        code = _unmarshal(job["code"]) if "code" in job else compile(job["source"], PROGRAM, "exec", dont_inherit=True)
     except BaseException as failure:
-        described = describe(failure)
-        child.answer(["refused", *described])
+        child.answer(["refused", *describe(failure)])
         _os_exit(0)
-    child.answer(["compiled"])
+    child.write(b'["compiled"]\n')
     try:
         {"stdin": run_stdin, "call": run_call, "assert": run_assert}[job["kind"]](child, code, job)
     except MemoryError as failure:  # in the harness: the program left it no room
         failure.__traceback__ = None
-        child.answer([child.test, 0.0, 0, None, ["memoryerror", "", None]])
+        child.result(child.test, None, ["memoryerror", "", None])
     _os_exit(0)

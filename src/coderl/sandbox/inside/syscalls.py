@@ -51,7 +51,7 @@ newfstatat 262 79;unlinkat 263 35;renameat 264 38;linkat 265 37;symlinkat 266 36
 faccessat 269 48;pselect6 270 72;ppoll 271 73;set_robust_list 273 99;get_robust_list 274 100;utimensat 280 88;
 epoll_pwait 281 22;eventfd 284 -1;fallocate 285 47;eventfd2 290 19;epoll_create1 291 20;dup3 292 24;pipe2 293 59;
 preadv 295 69;pwritev 296 70;prlimit64 302 261;getcpu 309 168;renameat2 316 276;getrandom 318 278;membarrier 324 283;
-copy_file_range 326 285;statx 332 291;rseq 334 293;close_range 436 436;faccessat2 439 439;futex_waitv 449 449
+copy_file_range 326 285;pidfd_open 434 434;statx 332 291;rseq 334 293;close_range 436 436;faccessat2 439 439;futex_waitv 449 449
 """
 _CLONE, _CLONE3, _SOCKETPAIR, _IOCTL, _PRCTL = (56, 220), (435, 435), (53, 199), (16, 29), (157, 167)
 _KILL, _TKILL, _TGKILL = (62, 129), (200, 130), (234, 131)
