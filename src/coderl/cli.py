@@ -78,13 +78,16 @@ def _section(model: type[S], text: str, name: str) -> S:
     return load_section(model, text, name)
 
 
-def _use_granted_threads() -> None:
-    """Torch takes as many threads as the job was given, also for what does not go through OpenMP."""
+def _start_torch() -> None:
+    """Torch takes the threads that the job was given, also for what does not go through OpenMP; no bars of others in a log."""
     import torch
+    from transformers.utils import logging as transformers_logging
 
     granted = os.environ.get("OMP_NUM_THREADS", "")
     if granted.isdigit():
         torch.set_num_threads(int(granted))
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
 
 
 # --------------------------------------------------------------------------------------------------- stages
@@ -161,7 +164,7 @@ def pretrain(
     from coderl.pretraining import pretrain as stage
 
     settings = _section(PretrainConfig, config, "pretrain")
-    _use_granted_threads()
+    _start_torch()
     stage(config=settings, corpus=corpus, problems=problems, seed=seed, output=output, work=work)
 
 
@@ -172,7 +175,7 @@ def warm_start(problems: Problems, base_model: BaseModelFlag, output: Output, wo
     from coderl.warm_start import warm_start as stage
 
     settings = _section(WarmStartConfig, config, "warm_start")
-    _use_granted_threads()
+    _start_torch()
     stage(config=settings, problems=problems, base_model=base_model, seed=seed, output=output, work=work)
 
 
@@ -193,7 +196,7 @@ def sample(
 
     settings = _section(SampleConfig, config, "sample")
     chosen = _sample_set(settings.sets, set_name)
-    _use_granted_threads()
+    _start_torch()
     stage(
         config=chosen,
         prompt=settings.prompt,
@@ -253,7 +256,7 @@ def train_critic(
     from coderl.critic import train_critic as stage
 
     settings = _section(TrainCriticConfig, config, "train_critic")
-    _use_granted_threads()
+    _start_torch()
     stage(
         config=settings,
         classes=classes,
@@ -281,7 +284,7 @@ def score(
     from coderl.critic import score as stage
 
     settings = _section(ScoreConfig, config, "score")
-    _use_granted_threads()
+    _start_torch()
     stage(config=settings, critic=critic, problems=problems, samples=samples, output=output)
 
 
@@ -302,7 +305,7 @@ def train_repair(
     from coderl.repair import train_repair as stage
 
     settings = _section(TrainRepairConfig, config, "train_repair")
-    _use_granted_threads()
+    _start_torch()
     stage(
         config=settings,
         problems=problems,
@@ -339,7 +342,7 @@ def rl_finetune(
     settings = _section(RlFinetuneConfig, config, "rl_finetune")
     sampling = _sample_set(_section(SampleConfig, sample_config, "sample").sets, "train") if sample_config else None
     judging = _section(RunTestsConfig, run_tests_config, "run_tests") if run_tests_config else None
-    _use_granted_threads()
+    _start_torch()
     stage(
         config=settings,
         variant=variant,
@@ -380,7 +383,7 @@ def critical_sample(
     sampling = _section(SampleConfig, sample_config, "sample")
     repair = _section(TrainRepairConfig, train_repair_config, "train_repair")
     judging = _section(RunTestsConfig, run_tests_config, "run_tests")
-    _use_granted_threads()
+    _start_torch()
     stage(
         config=settings,
         prompt=sampling.prompt,

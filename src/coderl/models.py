@@ -88,7 +88,7 @@ def load_actor(path_or_id: str | Path) -> PreTrainedModel:
         missing = sorted(loading["missing_keys"])
         raise DataError(f"{path_or_id}: the weights lack {missing[0]!r} ({len(missing)} tensors in all); not a whole language model")
     model.eval()
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def default_device() -> torch.device:
@@ -160,7 +160,7 @@ def program_logits(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, pr
     if config.is_encoder_decoder:
         shifted = _decoder_input(config, program_ids)[:, :-1]
         output = model(input_ids=prompt_ids, attention_mask=prompt_mask, decoder_input_ids=shifted, use_cache=False)
-        return output.logits  # type: ignore[no-any-return]
+        return output.logits
     ids, mask, index = _packed(prompt_ids, prompt_mask, program_ids)
     options: dict[str, Any] = {}
     first = 0  # index of the first position whose logits are kept
@@ -274,7 +274,7 @@ class OutcomeCritic(nn.Module):
         if output is not None and output.weight is not embeddings.weight:
             output.requires_grad_(False)  # never used; data parallelism waits for the gradients of trainable weights
         self._keys_to_ignore_on_save = _tied_names(self)
-        self.register_state_dict_post_hook(_drop_tied)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_drop_tied)
 
     @classmethod
     def from_backbone(cls, path_or_id: str | Path, classes: int, config: TrainCriticConfig, seed: int = 0) -> OutcomeCritic:

@@ -195,9 +195,7 @@ def make_windows(texts: Sequence[str], tokenizer: Any, size: int, pack: bool) ->
 class PretrainingExamples:
     """Windows under a mixture of objectives; corruption and pivots are drawn anew each epoch."""
 
-    def __init__(
-        self, windows: dict[str, list[Window]], tokenizer: Any, phase: PretrainPhase, config: PretrainConfig, seed: int
-    ) -> None:
+    def __init__(self, windows: dict[str, list[Window]], tokenizer: Any, phase: PretrainPhase, config: PretrainConfig, seed: int) -> None:
         self.windows, self.tokenizer, self.phase, self.config, self.seed = windows, tokenizer, phase, config, seed
         vocabulary = tokenizer.get_vocab()
         self.sentinels = [vocabulary[f"<extra_id_{i}>"] for i in range(config.tokenizer.sentinels)]
@@ -208,7 +206,7 @@ class PretrainingExamples:
         rng = random.Random(derived_seed(self.seed, "objectives", epoch))
         total_weight = sum(self.phase.objectives.values())
         size = max(len(self.windows[name]) for name in self.phase.objectives)
-        items = []
+        items: list[tuple[str, int, int]] = []
         for name, weight in sorted(self.phase.objectives.items()):
             order = list(range(len(self.windows[name])))
             rng.shuffle(order)
@@ -317,7 +315,14 @@ def pretrain(*, config: PretrainConfig, corpus: Path, problems: Path | None, see
             rows += read_log(finished)
             continue
         examples = PretrainingExamples(windows, tokenizer, phase, config, derived_seed(seed, "phase", number))
-        log = train(model, examples, program_cross_entropy, phase.training, seed=derived_seed(seed, "phase", number), work=work / f"phase{number}.partial")
+        log = train(
+            model,
+            examples,
+            program_cross_entropy,
+            phase.training,
+            seed=derived_seed(seed, "phase", number),
+            work=work / f"phase{number}.partial",
+        )
         log = [{**row, "phase": float(number)} for row in log]
         with model_folder(finished) as folder:
             model.save_pretrained(folder)

@@ -109,7 +109,7 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     count = 0
     with atomic_path(path) as temporary, open(temporary, "wb") as raw:
         packed = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if path.suffix == ".gz" else raw
-        with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as out:  # type: ignore[arg-type]
+        with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as out:
             for row in rows:
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1
@@ -167,7 +167,9 @@ def read_samples(paths: Path | Sequence[Path]) -> list[Sample]:
             if not isinstance(sample_id, int) or isinstance(sample_id, bool):
                 raise DataError(f"{where}: 'sample_id' must be an integer, found {sample_id!r}")
             if (task_id, sample_id) in seen:
-                raise DataError(f"{where}: task_id {task_id!r} with sample_id {sample_id} is there twice; number the samples of a problem 0, 1, 2, ...")
+                raise DataError(
+                    f"{where}: task_id {task_id!r} with sample_id {sample_id} is there twice; number the samples of a problem 0, 1, 2, ..."
+                )
             seen.add((task_id, sample_id))
             counts[task_id] = counts.get(task_id, 0) + 1
             extra = {k: v for k, v in row.items() if k in known and k not in ("task_id", "sample_id", "solution")}

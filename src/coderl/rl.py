@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coderl.config import PolicyVariant, RlFinetuneConfig, RunTestsConfig, SampleSetConfig
@@ -51,7 +51,7 @@ def make_experience(
     rewards: dict[str, float],
     samples: list[Sample],
     outcomes: dict[tuple[str, int], OutcomeRow],
-    token_values: Callable[[Sample], np.ndarray] | None,
+    token_values: Mapping[tuple[str, int], NDArray[np.float32]],
     encode: Callable[[Sample], tuple[list[int], list[int]]],
 ) -> list[Experience]:
     """The programs that carry a gradient: a relative return of 0 contributes exactly nothing (spec 6.2) and is left out.
@@ -61,7 +61,7 @@ def make_experience(
         rewards: return of each outcome.
         samples: of all problems; the greedy program of a problem is its baseline.
         outcomes: on the hidden tests; a sample without one is left out.
-        token_values: probabilities [T, C] of the outcomes after each token of a sample; needed for values "critic".
+        token_values: probabilities [T, C] of the outcomes after each token, by (task_id, sample_id); read for values "critic".
         encode: prompt and program ids of a sample.
 
     Raises:
@@ -96,8 +96,9 @@ def make_experience(
             elif variant.values == "distance":
                 values = distance_values(len(program))
             else:
-                assert token_values is not None
-                found = token_values(sample)
+                if (task_id, sample.sample_id) not in token_values:
+                    raise DataError(f"no values of {task_id!r}, sample {sample.sample_id}; run `coderl score` on these samples")
+                found = token_values[task_id, sample.sample_id]
                 if len(found) != len(program):
                     raise DataError(
                         f"values of {task_id!r}, sample {sample.sample_id}: {len(found)} tokens, but the program has {len(program)}; "
@@ -262,7 +263,9 @@ def rl_finetune(
     if needs_values and values is None:
         raise DataError(f"variant {variant!r} takes its values from the critic: give --values (made by `coderl score`)")
     if chosen.rounds > 1 and (sampling is None or run_tests is None or (needs_values and critic is None)):
-        raise DataError(f"variant {variant!r} has {chosen.rounds} rounds: give --sampling, --run-tests and --critic to sample and judge again")
+        raise DataError(
+            f"variant {variant!r} has {chosen.rounds} rounds: give --sample-config, --run-tests-config and --critic"
+        )
     tokenizer, model = load_tokenizer(actor), load_actor(actor)
     table = read_problems(problems)
     prompts = {p.task_id: encode_prompt(tokenizer, p, config.lengths.max_source_tokens, config.prompt.style) for p in table}
@@ -273,7 +276,7 @@ def rl_finetune(
         return prompts[sample.task_id], encode_program(tokenizer, sample.solution, config.lengths.max_target_tokens)
 
     drawn, judged = read_samples(samples), read_outcomes(outcomes)
-    found = read_values(values) if needs_values and values is not None else {}
+    found: Mapping[tuple[str, int], NDArray[np.float32]] = read_values(values) if needs_values and values else {}
     log: list[dict[str, float]] = []
     for number in range(chosen.rounds):
         folder = work / f"round{number}"
@@ -304,9 +307,8 @@ def rl_finetune(
             (prompts[task], [encode_program(tokenizer, text, config.lengths.max_target_tokens) for text in texts])
             for task, texts in correct.items()
         ]
-        experience = make_experience(
-            chosen, dict(config.rewards), drawn, judged, lambda sample: found[sample.task_id, sample.sample_id], encode
-        )
+        rewards = {str(name): value for name, value in config.rewards.items()}
+        experience = make_experience(chosen, rewards, drawn, judged, found, encode)
         logger.info("round %d: %d programs with a gradient, %d problems with correct programs", number, len(experience), len(pairs))
         examples = PolicyExamples(chosen, experience, pairs, tokenizer.pad_token_id, derived_seed(seed, "round", number))
         rows = train(model, examples, policy_objective(chosen), chosen.training, seed=derived_seed(seed, "rl", number), work=folder)

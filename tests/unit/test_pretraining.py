@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,8 +47,9 @@ def test_spans_go_back_to_their_places(seed: int, length: int) -> None:
     source, target = mask_spans(tokens, words, SENTINELS, rate=0.15, max_span=5, rng=rng)
     assert unmask(source, target) == tokens
     order = [token for token in target if token in SENTINELS]
-    assert order == SENTINELS[: len(order)] and [t for t in source if t in SENTINELS] == order
-    for left, right in zip(source, source[1:], strict=False):
+    assert order == SENTINELS[: len(order)]
+    assert [token for token in source if token in SENTINELS] == order
+    for left, right in pairwise(source):
         assert not (left in SENTINELS and right in SENTINELS), "two spans touch"
 
 
@@ -85,7 +87,8 @@ def test_pivot_stays_between_a_tenth_and_nine_tenths(seed: int, length: int) -> 
     tokens = list(range(length))
     source, target = split_at_pivot(tokens, [], bounds=(0.1, 0.9), at_line_end=0.0, rng=random.Random(seed))
     assert source + target == tokens
-    assert source and target
+    assert source
+    assert target
     if length >= 10:
         assert 0.1 * length <= len(source) <= 0.9 * length
 
@@ -112,7 +115,7 @@ def test_tokenizer_has_codet5s_ids_and_keeps_text() -> None:
     assert tokenizer.convert_tokens_to_ids("<extra_id_99>") == len(tokenizer) - 100
     text = "print( 'it s' , 27 ) . \n\tétrange ☃"
     ids = tokenizer(text)["input_ids"]
-    assert ids[0] == 1 and ids[-1] == 2
+    assert (ids[0], ids[-1]) == (1, 2)
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
@@ -133,7 +136,10 @@ def config() -> PretrainConfig:
         architecture=ArchitectureConfig(d_model=16, d_ff=32, heads=2, d_kv=8, encoder_layers=1, decoder_layers=1),
         tokenizer=TokenizerConfig(vocabulary_size=320, min_frequency=2, sentinels=10),
         lengths=LengthsConfig(max_source_tokens=64, max_target_tokens=64),
-        phases=[PretrainPhase(objectives={"msp": 1.0}, training=training), PretrainPhase(objectives={"msp": 0.4, "ntp": 0.6}, training=training)],
+        phases=[
+            PretrainPhase(objectives={"msp": 1.0}, training=training),
+            PretrainPhase(objectives={"msp": 0.4, "ntp": 0.6}, training=training),
+        ],
     )
 
 

@@ -12,10 +12,9 @@ from tiny_models import tiny_t5
 from coderl.config import PolicyVariant, TrainingConfig
 from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum, token_log_probabilities
-from coderl.records import OutcomeRow, Sample
-from coderl.records import DataError
-from coderl.rl import Experience, PolicyExamples, correct_programs, make_experience, policy_objective
 from coderl.problems import Problem
+from coderl.records import DataError, OutcomeRow, Sample
+from coderl.rl import Experience, PolicyExamples, correct_programs, make_experience, policy_objective
 from coderl.training import train
 
 REWARDS = {"compile_error": -1.0, "runtime_error": -0.6, "failed_test": -0.3, "passed_test": 1.0}
@@ -45,7 +44,7 @@ def encode(sample: Sample) -> tuple[list[int], list[int]]:
 
 def test_only_programs_unlike_the_greedy_one_carry_a_gradient() -> None:
     samples, rows = group("a", ["passed_test", "failed_test", "compile_error"], "failed_test")
-    found = make_experience(variant(), REWARDS, samples, rows, None, encode)
+    found = make_experience(variant(), REWARDS, samples, rows, {}, encode)
     assert [(e.outcome, e.returns) for e in found] == [("passed_test", 1.3), ("compile_error", pytest.approx(-0.7))]
     assert [e.reward for e in found] == [1.0, -1.0]
 
@@ -53,22 +52,24 @@ def test_only_programs_unlike_the_greedy_one_carry_a_gradient() -> None:
 def test_greedy_returns_need_a_greedy_program() -> None:
     samples, rows = group("a", ["passed_test"], None)
     with pytest.raises(DataError, match="no greedy program"):
-        make_experience(variant(), REWARDS, samples, rows, None, encode)
-    assert make_experience(variant(returns="absolute"), REWARDS, samples, rows, None, encode)[0].returns == 1.0
+        make_experience(variant(), REWARDS, samples, rows, {}, encode)
+    assert make_experience(variant(returns="absolute"), REWARDS, samples, rows, {}, encode)[0].returns == 1.0
 
 
 def test_values_are_the_probability_of_the_true_outcome() -> None:
     samples, rows = group("a", ["runtime_error"], "passed_test")
     table = np.arange(12, dtype=np.float32).reshape(3, 4) / 12
-    found = make_experience(variant(values="critic"), REWARDS, samples, rows, lambda _: table, encode)
+    found = make_experience(variant(values="critic"), REWARDS, samples, rows, {("a", 0): table}, encode)
     assert found[0].values == pytest.approx(table[:, 1].tolist())
+    with pytest.raises(DataError, match="no values of 'a', sample 0"):
+        make_experience(variant(values="critic"), REWARDS, samples, rows, {}, encode)
     with pytest.raises(DataError, match="2 tokens, but the program has 3"):
-        make_experience(variant(values="critic"), REWARDS, samples, rows, lambda _: table[:2], encode)
+        make_experience(variant(values="critic"), REWARDS, samples, rows, {("a", 0): table[:2]}, encode)
 
 
 def test_samples_as_if_correct() -> None:
     samples, rows = group("a", ["runtime_error", "failed_test"], "failed_test")
-    found = make_experience(variant(losses="ce_on_samples"), REWARDS, samples, rows, None, encode)
+    found = make_experience(variant(losses="ce_on_samples"), REWARDS, samples, rows, {}, encode)
     assert [e.returns for e in found] == [1.0, 1.0]
 
 
@@ -105,8 +106,10 @@ def test_step_is_the_closed_form_however_it_is_split(reduction: str) -> None:
     source, model = examples(chosen), tiny_t5()
     batch = source.collate([(-1, 0), (-1, 1), (0, 0)])
     loss, metrics = policy_objective(chosen)(model, batch)
-    log_p = token_log_probabilities(program_logits(model, batch["prompt_ids"], batch["prompt_mask"], batch["program_ids"]), batch["program_ids"])
-    terms = [-(r * v[: len(v)] * log_p[k, : len(v)]) for k, (r, v) in enumerate([(1.3, torch.tensor([0.5, 0.6, 0.7, 0.8])), (-1.3, torch.tensor([0.2, 0.3, 0.4]))])]
+    logits = program_logits(model, batch["prompt_ids"], batch["prompt_mask"], batch["program_ids"])
+    log_p = token_log_probabilities(logits, batch["program_ids"])
+    weights = [1.3 * torch.tensor([0.5, 0.6, 0.7, 0.8]), -1.3 * torch.tensor([0.2, 0.3, 0.4])]
+    terms = [-(weight * log_p[row, : len(weight)]) for row, weight in enumerate(weights)]
     rl = {
         "sum": sum(t.sum() for t in terms) / 2,
         "mean": sum(t.sum() for t in terms) / 7,

@@ -42,9 +42,7 @@ class Pairs:
 
 def tiny_model(dropout: float = 0.0) -> T5ForConditionalGeneration:
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=32, d_model=16, d_kv=8, d_ff=32, num_heads=2, num_layers=1, dropout_rate=dropout, decoder_start_token_id=0
-    )
+    config = T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=32, num_heads=2, num_layers=1, dropout_rate=dropout, decoder_start_token_id=0)
     return T5ForConditionalGeneration(config)
 
 
@@ -133,9 +131,13 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_failed_stage_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), model_folder(tmp_path / "model") as folder:
-        (folder / "config.json").write_text("{}")
-        raise RuntimeError
+    def stage() -> None:
+        with model_folder(tmp_path / "model") as folder:
+            (folder / "config.json").write_text("{}")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stage()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -46,9 +46,9 @@ rule collect:
         table=report("results/apps_eval.csv", caption="../report/apps_eval.rst", category="Results"),
         differences=report("results/differences.csv", caption="../report/differences.rst", category="Results"),
     log:
-        "logs/collect.log",
+        "logs/collect/collect.log",
     benchmark:
-        "results/collect_benchmark.tsv"
+        "logs/collect/collect.tsv"
     threads: 1
     resources:
         gpu=0,

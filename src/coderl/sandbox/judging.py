@@ -160,6 +160,7 @@ class Judging:
             if attempt == 1 and (starved or killed or harness):
                 continue
             answers = read_answers(run.answers, first)
+            answers.compiled |= "code" in job or job["kind"] == "evaluate"
             if harness and not answers.compiled:
                 raise InfrastructureError(f"job {self.job.id!r}: the sandbox could not set a program up; is the disk or the memory full?")
             break
@@ -182,7 +183,8 @@ class Judging:
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}
         results: list[TestResult] = []
-        alone = False
+        # Opening it empties the file, and with it the output of the tests before.
+        alone = "/dev/stdout" in source
         while len(results) < self.n_tests:
             first = len(results)
             found, refusal, finished = self._some(first, first + 1 if alone else self.n_tests)
@@ -220,6 +222,8 @@ class Judging:
         """Run tests first..last in one child; returns (results of one or more tests, the compiler's error, whether to stop there)."""
         run, answers = self._run(first, last)
         end = _end_of(run)
+        if end is not None and self._too_big(run.memory_mb):
+            end = self._memory_error()
         if answers.refused is not None and not answers.compiled:
             return [], answers.refused, True
         if not answers.compiled:

@@ -23,19 +23,7 @@ LOG = logging.getLogger(__name__)
 
 UNISOLATED = "CODERL_SANDBOX_UNISOLATED"
 """Environment variable that lets programs run without isolation (value 1)."""
-_BOOTSTRAP = """
-import os, sys
-if sys.argv[1] == "start":
-    # Addresses decide the order of sets of objects: the same layout every time, so that a verdict is the same every time.
-    import ctypes
-    ctypes.CDLL(None).personality(ctypes.c_ulong(0x0040000))
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:-len(sys.argv) + 1], "go", *sys.argv[2:]])
-sys.path.insert(0, sys.argv[2])
-del sys.argv[1:3]
-from inside.zygote import main
-del sys.path[0]
-main()
-"""
+_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv.pop(1)); from inside.zygote import main; del sys.path[0]; main()"
 _STACK_ROOM_MB = 1024
 _MAX_FILES = 2048
 _MAX_ANSWERS = 64 << 20
@@ -130,7 +118,7 @@ class Worker:
         read_end, self._alive = os.pipe()
         self._errors = tempfile.TemporaryFile()
         source = str(Path(__file__).parent)
-        arguments = ["start", source, json.dumps(settings), str(theirs.fileno()), str(compiler.fileno()), str(read_end)]
+        arguments = [source, json.dumps(settings), str(theirs.fileno()), str(compiler.fileno()), str(read_end)]
         try:
             # -P, -S, -s, -B and an environment of our own: nothing of the user's Python reaches the programs; a fixed hash seed
             # makes the order of sets, and with it the verdict, the same every time (-I would ignore the seed).

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 MAX_DEPTH = 100
-MAX_NODES = 1_000_000
+MAX_NODES = 100_000
 JSON_INTEGERS = 1 << 63
+_bases = type.__dict__["__mro__"].__get__
 
 
 class _Budget:
@@ -46,7 +47,7 @@ def _many(values: Any, depth: int, budget: _Budget) -> list[Any]:
 def _plain(value: Any, depth: int, budget: _Budget) -> Any:
     if value is None:
         return None
-    for kind in type(value).__mro__:
+    for kind in _bases(type(value)):  # not type(value).__mro__, which a metaclass can answer
         if kind is str:
             return str.__str__(value)
         if kind is bool:
@@ -72,7 +73,7 @@ def _plain(value: Any, depth: int, budget: _Budget) -> Any:
             return {"y": bytearray.hex(value)}
         if kind is complex:
             return {"c": [value.real, value.imag]}
-    return {"o": type.__dict__["__name__"].__get__(type(value))}
+    return {"o": str(type.__dict__["__name__"].__get__(type(value)))}
 
 
 def value_of(form: Any) -> Any:

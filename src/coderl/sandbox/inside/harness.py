@@ -49,7 +49,7 @@ _write, _pwrite, _truncate, _dup2, _shutdown = os.write, os.pwrite, os.ftruncate
 _threads, _callbacks, _run_callbacks = threading._active, atexit._ncallbacks, atexit._run_exitfuncs  # type: ignore[attr-defined]
 _stderr, _modules, _restore_limit, _chdir = sys.stderr, sys.modules, sys.setrecursionlimit, os.chdir
 _BUILTINS = builtins.__dict__
-_PRISTINE = dict(_BUILTINS)
+_PRISTINE: dict[str, Any] = {}
 
 
 class Child:
@@ -174,6 +174,7 @@ class _World:
 
 def prepare(box: str) -> None:
     """Before the first fork: `box` is the directory of the programs; files 0 and 1 are the exchange files."""
+    _PRISTINE.update(_BUILTINS)
     _World.box, _World.given, _World.shown = box, _standard_input(), _standard_output()
     for name, module in (("<stdin>", _World.given), ("<stdout>", _World.shown)):
         module.buffer.raw.name = name
@@ -221,10 +222,8 @@ def finish(shown: Any) -> tuple[Error | None, bool]:
         _quietly(_run_callbacks)
     for stream in (sys.stdout, shown):
         try:
-            if stream is not None and not stream.closed:
+            if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
-        except AttributeError:
-            pass
         except BaseException as failure:
             error = error or describe(failure)
     return error, stays

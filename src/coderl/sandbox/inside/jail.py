@@ -49,7 +49,7 @@ def _bind(source: str, target: str) -> None:
     syscalls.mount(source, target, None, syscalls.MS_BIND | syscalls.MS_REC)
 
 
-def _build_root(library: list[str], settings: dict[str, Any], program_id: int) -> None:
+def _build_root(library: list[str], settings: dict[str, Any]) -> None:
     # /proc is always there and nothing that we bind lies under it: the one place where a new root can be put together.
     root = "/proc"
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
@@ -79,8 +79,8 @@ def _build_root(library: list[str], settings: dict[str, Any], program_id: int) -
     syscalls.mount("tmpfs", root + FILES, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755,size=2g,nr_inodes=64")
     for name in IO_NAMES:
         path = f"{root}{FILES}/{name}"
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        os.chown(path, program_id, program_id)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        os.chmod(path, 0o600 if name == "job" else 0o666)
         # A mount of its own stays writable when the folder around it becomes read-only: no program can replace or remove it.
         syscalls.mount(path, path, None, syscalls.MS_BIND)
     attributes = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
@@ -119,7 +119,7 @@ def enter(settings: dict[str, Any], ask_for_ids: Callable[[], int]) -> int:
         raise JailError(f"user namespace: {error.strerror}") from None
     program_id = PROGRAM_ID if ask_for_ids() == 2 else 0
     try:
-        _build_root(library, settings, program_id)
+        _build_root(library, settings)
     except OSError as error:
         raise JailError(f"read-only root: {error}") from None
     if program_id:
