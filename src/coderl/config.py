@@ -79,7 +79,7 @@ class CorpusConfig(Section):
     stdlib_files: int | None = Field(None, description="At most this many files of the standard library; null = all.")
     licenses: list[str] = Field(
         default=["mit", "apache-2.0", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "unlicense", "isc"],
-        description="Allow-list, spec 1.1; compared in lower case. The mini run adds psf-2.0 (standard library) and its own generated code.",
+        description="Allow-list, spec 1.1; compared in lower case. The mini run adds psf-2.0, of the standard library.",
     )
     default_license: str | None = Field(None, description="Licence of files in folders, which carry no licence column.")
     max_characters: int = Field(100_000, description="Longer files are dropped.")
@@ -307,11 +307,12 @@ class PolicyVariant(Section):
     values: Literal["none", "distance", "critic"] = Field("critic", description="q of spec 6.1, 6.5.")
     token_reduction: Literal["sum", "mean", "program_mean"] = Field(
         "program_mean",
-        description="Spec 11: the paper sums over a program's tokens, the code averages over all tokens of the step; program_mean (ours) averages within each program.",
+        description="Spec 11: the paper sums over a program's tokens, the code averages over all tokens of the step (mean); "
+        "program_mean (ours) averages within each program.",
     )
     negative_returns: Literal["unbounded", "bounded"] = Field(
         "bounded",
-        description="bounded: for negative returns the gradient of p instead of log p; the published form destroys small models (spec 6.4).",
+        description="bounded: for negative returns the gradient of p, not of log p; the published form destroys small models (spec 6.4).",
     )
     negative_weight: float = Field(0.2, ge=0, description="Factor on negative returns when bounded; ours, from the mini recipe.")
     rl_weight: float = Field(1.0, ge=0, description="Weight of L_rl beside L_ce; 1 in spec 6.1.")

@@ -3,6 +3,8 @@
 Standard-input programs are judged on the tests DOUBLE (print twice the number); the others name their kind.
 """
 
+# ruff: noqa: E501  (a program is one line)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -67,26 +69,50 @@ LEGAL = [
     passed("sys.exit", "import sys\n" + OK + "sys.exit()"),
     passed("SystemExit", OK + "raise SystemExit"),
     passed("os._exit(0)", "import os\nprint(int(input()) * 2, flush=True)\nos._exit(0)"),
-    passed("thread joined at exit", "import threading, time\ndef f():\n    time.sleep(0.01)\n    print(int(input()) * 2)\nthreading.Thread(target=f).start()"),
+    passed(
+        "thread joined at exit",
+        "import threading, time\ndef f():\n    time.sleep(0.01)\n    print(int(input()) * 2)\nthreading.Thread(target=f).start()",
+    ),
     passed("daemon thread", "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n" + OK),
-    passed("executor", "from concurrent.futures import ThreadPoolExecutor as P\np = P(2)\nprint(p.submit(lambda: int(input()) * 2).result())"),
+    passed(
+        "executor", "from concurrent.futures import ThreadPoolExecutor as P\np = P(2)\nprint(p.submit(lambda: int(input()) * 2).result())"
+    ),
     passed("atexit", "import atexit\nn = int(input())\natexit.register(lambda: print(n * 2))"),
     passed("unclosed file on 1", "f = open(1, 'w')\nf.write(str(int(input()) * 2))"),
     passed("output left in a cycle", "class A: pass\na = A()\na.a = a\na.f = open(1, 'w')\na.f.write(str(int(input()) * 2))\na.f.flush()"),
-    passed("fast output idiom", "import sys, io, os\nclass W(io.IOBase):\n    def __init__(s): s.b = io.BytesIO(); s.writable = lambda: True; s.write = s.b.write\n    def flush(s): os.write(1, s.b.getvalue()); s.b.seek(0); s.b.truncate(0)\nsys.stdout = io.TextIOWrapper(W(), write_through=True)\n" + OK),
+    passed(
+        "fast output idiom",
+        "import sys, io, os\nclass W(io.IOBase):\n    def __init__(s): s.b = io.BytesIO(); s.writable = lambda: True; s.write = s.b.write\n    def flush(s): os.write(1, s.b.getvalue()); s.b.seek(0); s.b.truncate(0)\nsys.stdout = io.TextIOWrapper(W(), write_through=True)\n"
+        + OK,
+    ),
     passed("closed stdout", "import sys\n" + OK + "sys.stdout.flush()\nsys.stdout.close()"),
     passed("replaced stdin", "import sys, io\nsys.stdin = io.StringIO(sys.stdin.read())\n" + OK),
     passed("closes its descriptors", "import os\nprint(int(input()) * 2, flush=True)\nos.closerange(0, 200)"),
-    passed("state left behind", "import sys\nif hasattr(sys, 'seen'):\n    print('again')\nelse:\n    sys.seen = 1\n    print(int(input()) * 2)"),
+    passed(
+        "state left behind",
+        "import sys\nif hasattr(sys, 'seen'):\n    print('again')\nelse:\n    sys.seen = 1\n    print(int(input()) * 2)",
+    ),
     passed("patched builtins, for itself", "import builtins\nold = print\nbuiltins.print = lambda *a: old(*a)\n" + OK),
     passed("patched len", "import builtins\nn = int(input())\nprint(n * 2)\nbuiltins.len = builtins.isinstance = builtins.type = None"),
-    passed("recursion", "import sys\nsys.setrecursionlimit(10**6)\ndef f(n):\n    return 0 if n == 0 else 1 + f(n - 1)\nassert f(100000) == 100000\n" + OK),
-    passed("recursion in a thread", "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(512 * 1024 * 1024)\ndef g(n):\n    return 0 if n == 0 else 1 + max(map(g, [n - 1]))\ndef f():\n    assert g(20000) == 20000\n    print(int(input()) * 2)\nt = threading.Thread(target=f)\nt.start()\nt.join()"),
+    passed(
+        "recursion",
+        "import sys\nsys.setrecursionlimit(10**6)\ndef f(n):\n    return 0 if n == 0 else 1 + f(n - 1)\nassert f(100000) == 100000\n" + OK,
+    ),
+    passed(
+        "recursion in a thread",
+        "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(512 * 1024 * 1024)\ndef g(n):\n    return 0 if n == 0 else 1 + max(map(g, [n - 1]))\ndef f():\n    assert g(20000) == 20000\n    print(int(input()) * 2)\nt = threading.Thread(target=f)\nt.start()\nt.join()",
+    ),
     passed("big integer", "n = int(input())\nassert len(str(7 ** 60000)) > 50000\nprint(n * 2)"),
-    passed("temporary file", "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    f.write(input())\n    f.seek(0)\n    print(int(f.read()) * 2)"),
+    passed(
+        "temporary file",
+        "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    f.write(input())\n    f.seek(0)\n    print(int(f.read()) * 2)",
+    ),
     passed("own file", "open('a.txt', 'w').write(input())\nprint(int(open('a.txt').read()) * 2)"),
     passed("fork", "import os\nn = int(input())\nif os.fork() == 0:\n    print(n * 2, flush=True)\n    os._exit(0)\nos.wait()"),
-    passed("multiprocessing", "from multiprocessing import Pool\ndef f(n): return n * 2\nif __name__ == '__main__':\n    with Pool(2) as p:\n        print(p.map(f, [int(input())])[0])"),
+    passed(
+        "multiprocessing",
+        "from multiprocessing import Pool\ndef f(n): return n * 2\nif __name__ == '__main__':\n    with Pool(2) as p:\n        print(p.map(f, [int(input())])[0])",
+    ),
     passed("asyncio", "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    print(int(input()) * 2)\nasyncio.run(f())"),
     passed("dataclass", "from dataclasses import dataclass\n@dataclass\nclass A:\n    n: int\nprint(A(int(input())).n * 2)"),
     passed("alarm", "import signal\nsignal.signal(signal.SIGALRM, lambda *a: None)\nsignal.alarm(1)\n" + OK),
@@ -104,8 +130,16 @@ LEGAL = [
     passed("float that is whole", "def f(x):\n    return x * 2.0", CALLS),
     passed("assert", "def f(x):\n    return x * 2", ASSERTS),
     passed("check function", "def f(x):\n    return x * 2", GUARDED),
-    passed("set-up after program", "class Node:\n    def __init__(self, v): self.v = v\ndef f(n): return n.v", AssertTests(["assert f(root) == 3"], "root = Node(3)")),
-    passed("module on the right", "def f(x): return x * 2", AssertTests(["assert f(2) == math.floor(4.5)", "assert abs(f(2) - 4.0) < 1e-9", "assert not f(0)", "assert f(1) in (1, 2)"])),
+    passed(
+        "set-up after program",
+        "class Node:\n    def __init__(self, v): self.v = v\ndef f(n): return n.v",
+        AssertTests(["assert f(root) == 3"], "root = Node(3)"),
+    ),
+    passed(
+        "module on the right",
+        "def f(x): return x * 2",
+        AssertTests(["assert f(2) == math.floor(4.5)", "assert abs(f(2) - 4.0) < 1e-9", "assert not f(0)", "assert f(1) in (1, 2)"]),
+    ),
     passed("function named like a builtin", "def sum(a, b):\n    return a + b", AssertTests(["assert sum(1, 2) == 3"])),
     passed("call in a comprehension", "def f(x): return x * 2", AssertTests(["assert [f(i) for i in range(3)] == [0, 2, 4]"])),
 ]
@@ -129,7 +163,11 @@ PLAIN_ERRORS = [
     broken("recursion", "def f(): return f()\nf()", "recursionerror"),
     broken("keyboard interrupt", "raise KeyboardInterrupt", "keyboardinterrupt"),
     broken("import", "import numpy_is_not_here", "modulenotfounderror"),
-    broken("flush fails", "import sys\nclass S:\n    def write(self, s): pass\n    def flush(self): raise ValueError('flush')\nsys.stdout = S()", "valueerror"),
+    broken(
+        "flush fails",
+        "import sys\nclass S:\n    def write(self, s): pass\n    def flush(self): raise ValueError('flush')\nsys.stdout = S()",
+        "valueerror",
+    ),
     Case("syntax", "print(1", "compile_error", "syntaxerror"),
     Case("indentation", "if 1:\nprint(1)", "compile_error", "indentationerror"),
     Case("python 2", "print 1", "compile_error", "syntaxerror"),

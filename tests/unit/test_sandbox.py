@@ -141,7 +141,9 @@ needs_mbpp = pytest.mark.skipif(not (DATA / "mbpp" / "mbpp.jsonl").exists(), rea
 
 def mbpp_jobs(step: int) -> list[Job]:
     rows = [json.loads(line) for line in (DATA / "mbpp" / "mbpp.jsonl").read_text(encoding="utf-8").splitlines()][::step]
-    return [Job(row["task_id"], row["code"], AssertTests(row["test_list"] + row["challenge_test_list"], row["test_setup_code"])) for row in rows]
+    return [
+        Job(row["task_id"], row["code"], AssertTests(row["test_list"] + row["challenge_test_list"], row["test_setup_code"])) for row in rows
+    ]
 
 
 @needs_mbpp
@@ -159,7 +161,12 @@ def test_humaneval_references_pass() -> None:
     with gzip.open(DATA / "humaneval" / "HumanEval.jsonl.gz", "rt") as lines:
         rows = [json.loads(line) for line in lines]
     jobs = [
-        Job(row["task_id"], row["prompt"] + row["canonical_solution"], AssertTests([f"check({row['entry_point']})"], row["test"]), row["entry_point"])
+        Job(
+            row["task_id"],
+            row["prompt"] + row["canonical_solution"],
+            AssertTests([f"check({row['entry_point']})"], row["test"]),
+            row["entry_point"],
+        )
         for row in rows
     ]
     assert [identity for identity, outcome in judge_many(jobs, Limits(cpu_seconds=10)) if outcome.outcome != "passed_test"] == []

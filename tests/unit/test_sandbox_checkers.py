@@ -148,9 +148,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | 
 hashable = st.recursive(st.booleans() | st.integers() | st.text(), lambda x: st.tuples(x, x) | st.frozensets(x, max_size=3), max_leaves=5)
 values = st.recursive(
     scalars,
-    lambda x: (
-        st.lists(x, max_size=4) | st.tuples(x, x) | st.dictionaries(hashable, x, max_size=3) | st.sets(hashable, max_size=3)
-    ),
+    lambda x: st.lists(x, max_size=4) | st.tuples(x, x) | st.dictionaries(hashable, x, max_size=3) | st.sets(hashable, max_size=3),
     max_leaves=12,
 )
 

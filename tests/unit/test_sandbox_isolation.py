@@ -19,7 +19,7 @@ from sandbox_programs import DOUBLE, OK
 
 from coderl.problems import InputOutputTests
 from coderl.sandbox import InfrastructureError, Job, Limits, close_workers, judge, judge_many, worker
-from coderl.sandbox.worker import UNISOLATED, Worker, WorkerDied
+from coderl.sandbox.worker import UNISOLATED, Worker, WorkerDiedError
 
 LIMITS = Limits(cpu_seconds=1, memory_mb=128)
 SOURCE = Path(worker.__file__).parents[2]
@@ -65,7 +65,9 @@ def test_what_a_program_sees() -> None:
 
 def test_refused_without_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
     # A user namespace limit of 0 is what a hardened host looks like: made here by a worker that may not unshare.
-    monkeypatch.setattr(worker, "_BOOTSTRAP", worker._BOOTSTRAP.replace("main()", "import inside.syscalls as s; s.unshare = refuse; main()"))
+    monkeypatch.setattr(
+        worker, "_BOOTSTRAP", worker._BOOTSTRAP.replace("main()", "import inside.syscalls as s; s.unshare = refuse; main()")
+    )
     refuse = "def refuse(flags):\n    raise PermissionError(1, 'Operation not permitted')\n"
     monkeypatch.setattr(worker, "_BOOTSTRAP", "\n".join([refuse, *worker._BOOTSTRAP.split("; ")]))
     with pytest.raises(InfrastructureError, match="max_user_namespaces.*" + UNISOLATED):
@@ -160,13 +162,15 @@ def processes() -> set[int]:
 
 def test_nothing_is_left_when_the_judge_is_killed() -> None:
     before = processes()
-    script = f"""
+    script = """
         from coderl.problems import InputOutputTests
         from coderl.sandbox import Limits, judge
         print("start", flush=True)
         judge("import os\\nos.fork()\\nos.fork()\\nwhile True: pass", InputOutputTests("stdin", [""], [""]), Limits(cpu_seconds=60))
     """
-    judging = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SOURCE)})
+    judging = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SOURCE)}
+    )
     assert judging.stdout is not None
     judging.stdout.readline()
     deadline = time.monotonic() + 20
@@ -188,7 +192,7 @@ def test_a_dead_worker_is_replaced_and_two_are_an_error(monkeypatch: pytest.Monk
     def dies(self: Worker, job: dict[str, object], tests: int) -> object:
         if "inputs" in job and job["inputs"] == [b"9"] and len(deaths) < limit:
             deaths.append(1)
-            raise WorkerDied("killed")
+            raise WorkerDiedError("killed")
         return real(self, job, tests)
 
     monkeypatch.setattr(Worker, "run", dies)
@@ -216,7 +220,14 @@ def test_a_source_that_kills_the_compiler_is_judged_all_the_same(monkeypatch: py
 
 
 def test_outcomes_do_not_depend_on_load_or_workers() -> None:
-    programs = [OK, "print(0)", "while True: pass", "import time\nt = time.process_time()\nwhile time.process_time() < t + 0.25: pass\n" + OK, "print(", "1/0"]
+    programs = [
+        OK,
+        "print(0)",
+        "while True: pass",
+        "import time\nt = time.process_time()\nwhile time.process_time() < t + 0.25: pass\n" + OK,
+        "print(",
+        "1/0",
+    ]
     jobs = [Job(number, programs[number % len(programs)], InputOutputTests("stdin", ["2"], ["4"])) for number in range(12)]
     limits = Limits(cpu_seconds=0.5)
 
@@ -231,4 +242,11 @@ def test_outcomes_do_not_depend_on_load_or_workers() -> None:
         for process in busy:
             process.kill()
             process.wait()
-    assert [outcome for _, outcome, _ in idle[:6]] == ["passed_test", "failed_test", "runtime_error", "passed_test", "compile_error", "runtime_error"]
+    assert [outcome for _, outcome, _ in idle[:6]] == [
+        "passed_test",
+        "failed_test",
+        "runtime_error",
+        "passed_test",
+        "compile_error",
+        "runtime_error",
+    ]

@@ -40,7 +40,14 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
     samples = tmp_path / "samples.jsonl.gz"
     write_samples(
         samples,
-        [Sample("b", 1, RIGHT), Sample("a", 0, WRONG), Sample("a", 1, RIGHT), Sample("a", 2, WRONG), Sample("c", 0, "print("), Sample("b", 0, "1/0")],
+        [
+            Sample("b", 1, RIGHT),
+            Sample("a", 0, WRONG),
+            Sample("a", 1, RIGHT),
+            Sample("a", 2, WRONG),
+            Sample("c", 0, "print("),
+            Sample("b", 0, "1/0"),
+        ],
     )
     return problems, samples, tmp_path / "outcomes.jsonl.gz"
 
@@ -90,7 +97,13 @@ def test_reference_and_empty_programs(files: tuple[Path, Path, Path]) -> None:
     problems, _, output = files
     run_tests(config=CONFIG, problems=problems, samples="reference", suite="hidden", output=output)
     rows = {key: row.outcome for key, row in read_outcomes(output).items()}
-    assert rows == {("a", 0): "passed_test", ("a", 1): "passed_test", ("b", 0): "passed_test", ("b", 1): "passed_test", ("c", 0): "failed_test"}
+    assert rows == {
+        ("a", 0): "passed_test",
+        ("a", 1): "passed_test",
+        ("b", 0): "passed_test",
+        ("b", 1): "passed_test",
+        ("c", 0): "failed_test",
+    }
     run_tests(config=CONFIG, problems=problems, samples="empty", suite="hidden", output=output)
     assert {key: row.outcome for key, row in read_outcomes(output).items()} == {(task, 0): "failed_test" for task in "abc"}
 

@@ -100,10 +100,10 @@ def split(statement: str, setup: str = "") -> Split | None:
     if extract.failed or not extract.calls:
         return None
     expression = ast.unparse(ast.fix_missing_locations(rest))
-    if isinstance(rest, ast.Compare) and len(rest.ops) == 1 and isinstance(rest.ops[0], ast.Eq):
-        if isinstance(rest.left, ast.Name) and rest.left.id == "_value_0" and len(extract.calls) == 1:
-            try:
-                return Split(tuple(extract.calls), expression, ast.literal_eval(rest.comparators[0]), True)
-            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-                pass
+    single = isinstance(rest, ast.Compare) and len(rest.ops) == 1 and isinstance(rest.ops[0], ast.Eq) and len(extract.calls) == 1
+    if single and isinstance(rest.left, ast.Name):
+        try:
+            return Split(tuple(extract.calls), expression, ast.literal_eval(rest.comparators[0]), True)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            pass
     return Split(tuple(extract.calls), expression)

@@ -139,7 +139,7 @@ def judge_many(
             yield pending.popleft().result()
     except BaseException:
         for worker in list(opened):
-            worker.close()
+            worker.abort()
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

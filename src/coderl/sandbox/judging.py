@@ -15,7 +15,7 @@ from coderl.sandbox import asserts
 from coderl.sandbox.checkers import PYTHON, equal_value, legacy_output, legacy_value, strict_output
 from coderl.sandbox.inside import codec
 from coderl.sandbox.outcome import Checker, InfrastructureError, Job, Outcome, TestResult, aggregate
-from coderl.sandbox.worker import Run, Worker, WorkerDied
+from coderl.sandbox.worker import Run, Worker, WorkerDiedError
 
 MAX_LINE = 16 << 20
 """A longer line of answers is not read: no test of a benchmark expects a value that big."""
@@ -32,7 +32,7 @@ class Answers:
     loaded: bool = False
     load_error: TestResult | None = None
     tests: list[list[Any]] = field(default_factory=list)
-    """[index, memory in KB, answer, error] of consecutive tests from the first one on."""
+    """[index, answer, error] of consecutive tests from the first one on."""
     complete: bool = False
 
 
@@ -66,7 +66,7 @@ def read_answers(data: bytes, first: int) -> Answers:
             answers.loaded = answers.load_error is None
         elif row in (["end"], ["fresh"]):
             answers.complete = True
-        elif len(row) == 4 and isinstance(row[0], int) and row[0] == first + len(answers.tests) and isinstance(row[1], int):
+        elif len(row) == 3 and isinstance(row[0], int) and row[0] == first + len(answers.tests):
             answers.tests.append(row)
     return answers
 
@@ -147,7 +147,7 @@ class Judging:
         for attempt in (1, 2):
             try:
                 run = self.worker.run(job, tests)
-            except WorkerDied as error:
+            except WorkerDiedError as error:
                 if attempt == 2:
                     raise InfrastructureError(
                         f"job {self.job.id!r}: the sandbox worker died twice ({error}); see the kernel's log"
@@ -255,14 +255,12 @@ class Judging:
     def _compare(self, run: Run, answers: Answers) -> tuple[list[TestResult], int]:
         """Results of the answered tests, and where the output of the last of them ends."""
         results: list[TestResult] = []
-        start, big = 0, False
+        start = 0
         values: list[tuple[int, asserts.Split, list[Any]]] = []
-        for index, memory, answer, error in answers.tests:
+        for index, answer, error in answers.tests:
             if index >= self.n_tests:
                 break
             result = _error(error)
-            if self._too_big(memory / 1024) and not big:
-                big, result = True, self._memory_error()  # a peak stays: only the test that reached it is to blame
             if self.tests.kind == "stdin":
                 end = answer if isinstance(answer, int) and start <= answer <= run.output_size else start
                 result = result or self._compare_output(index, start, end)
@@ -303,7 +301,7 @@ class Judging:
         job = {"kind": "evaluate", "setup": f"{asserts.COMMON_IMPORTS}\n{self.tests.setup}", "inputs": tests, "first": 0}
         run, answers = self._retried(job, 0, len(tests))
         for (position, _, _), row in zip(values, answers.tests, strict=False):
-            results[position] = _error(row[3]) or (_PASSED if row[2] is True else _FAILED)
+            results[position] = _error(row[2]) or (_PASSED if row[1] is True else _FAILED)
         for position, _, _ in values[len(answers.tests) :]:
             results[position] = _end_of(run) or _FAILED
 

@@ -43,7 +43,7 @@ _HINT = (
 _announced: set[str] = set()
 
 
-class WorkerDied(Exception):
+class WorkerDiedError(Exception):
     """The jailed process ended or did not answer; the program in it is judged again by a new one."""
 
 
@@ -75,7 +75,7 @@ class Worker:
         self.unisolated = unisolated or os.environ.get(UNISOLATED, "") == "1"
         self.backend = "unisolated" if self.unisolated else "namespace"
         self.memory_base = 0.0
-        self._dirty = False
+        self._dirty = self._aborted = False
         self._files: list[int] = []
         self._folder: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,7 +116,7 @@ class Worker:
         ours.settimeout(_START_SECONDS)
         self._compiler, compiler = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read_end, self._alive = os.pipe()
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         source = str(Path(__file__).parent)
         arguments = [source, json.dumps(settings), str(theirs.fileno()), str(compiler.fileno()), str(read_end)]
         try:
@@ -172,7 +172,7 @@ class Worker:
         job = {"kind": "stdin", "source": "print(6 * 7)", "inputs": [b""], "first": 0, "stop_at_first_error": False}
         try:
             run = self.run(job, 1)
-        except WorkerDied as error:
+        except WorkerDiedError as error:
             raise self._failed(str(error)) from None
         if run.status or self.output(0, run.output_size) != b"42\n":
             raise self._failed(f"its first program ended with status {run.status} and {run.answers[:500]!r}")
@@ -202,7 +202,7 @@ class Worker:
         return None
 
     def run(self, job: dict[str, Any], tests: int) -> Run:
-        """Run one child on `job` (see inside/harness.py); raises WorkerDied."""
+        """Run one child on `job` (see inside/harness.py); raises WorkerDiedError."""
         if self._dirty:  # the last program's directory could not be emptied
             self.restart()
         assert self._control is not None
@@ -217,9 +217,9 @@ class Worker:
             self._control.send(REQUEST.pack(len(payload), tests, self.limits.cpu_seconds, wall))
             reply = self._control.recv(8192)
         except OSError as error:
-            raise WorkerDied(f"no answer: {error}") from None
+            raise WorkerDiedError(f"no answer: {error}") from None
         if len(reply) != REPLY.size:
-            raise WorkerDied(f"it ended {reply.decode('utf-8', 'replace')}".rstrip())
+            raise WorkerDiedError(f"it ended {reply.decode('utf-8', 'replace')}".rstrip())
         status, cause, dirty, cpu, seconds, peak = REPLY.unpack(reply)
         size = os.fstat(self._files[2]).st_size
         run = Run(
@@ -239,7 +239,9 @@ class Worker:
         return os.pread(self._files[1], max(0, end - start), start) if end > start else b""
 
     def restart(self) -> None:
-        """End this worker's processes and start new ones."""
+        """End this worker's processes and start new ones; raises InfrastructureError."""
+        if self._aborted:
+            raise InfrastructureError("the judge is closing")
         self._end()
         self._dirty = False
         self._start()
@@ -265,6 +267,12 @@ class Worker:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def abort(self) -> None:
+        """From another thread: kill the program that is running and let its judging fail."""
+        self._aborted = True
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End every process of this worker."""

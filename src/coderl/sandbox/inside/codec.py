@@ -7,7 +7,11 @@ built-in types are read with the methods of their base, other objects become `{"
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
+
+# A copy: patched builtins do not change what is read here.
+globals()["__builtins__"] = dict(builtins.__dict__)
 
 MAX_DEPTH = 100
 MAX_NODES = 100_000

@@ -22,6 +22,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
+from . import child as world
 from . import harness, jail, syscalls
 
 REQUEST = struct.Struct("<QIdd")
@@ -77,11 +78,11 @@ def compile_sources(requests: _socket.socket) -> NoReturn:
         if not source:
             os._exit(0)
         try:
-            reply = b"c" + marshal.dumps(compile(source.decode(), harness.PROGRAM, "exec", dont_inherit=True))
+            reply = b"c" + marshal.dumps(compile(source.decode(), world.PROGRAM, "exec", dont_inherit=True))
         except (MemoryError, RecursionError):
             reply = b"?"
         except Exception as error:
-            reply = b"e" + json.dumps(harness.describe(error)).encode()
+            reply = b"e" + json.dumps(world.describe(error)).encode()
         requests.send(reply if len(reply) <= MAX_MESSAGE else b"?")
 
 
@@ -90,6 +91,7 @@ class Zygote:
 
     def __init__(self, control: _socket.socket, settings: dict[str, Any], folder: str, box: str, program_id: int) -> None:
         self.control, self.settings, self.folder, self.box, self.program_id = control, settings, folder, box, program_id
+        self.waiting = select.poll()
         self.control_file = control.fileno()
         self.job = os.open(folder + "/job", os.O_RDONLY)
         self.page = mmap.mmap(-1, mmap.PAGESIZE)
@@ -107,7 +109,7 @@ class Zygote:
 
     def warm(self) -> None:
         """Run the harness here a few times: the interpreter specialises its byte code now, and not again in every child."""
-        child = harness.Child(self.folder, self.page, *self.new_files())
+        child = world.Child(self.folder, self.page, *self.new_files())
         harness.warm(child)
         child.close()
 
@@ -137,7 +139,7 @@ class Zygote:
                 payload += os.pread(self.job, length - len(payload), len(payload))
             job = marshal.loads(payload)
             del payload
-            child = harness.Child(self.folder, self.page, *self.new_files())
+            child = world.Child(self.folder, self.page, *self.new_files())
             _STAMPS.pack_into(self.page, 0, 0.0, 0.0)
             started = time.monotonic()
             process = syscalls.clone(self.flags)
@@ -147,9 +149,10 @@ class Zygote:
                     harness.main(child, job)
                 finally:
                     os._exit(70)
+            # Little happens here before the child has ended: until then every page that is written to has to be copied.
+            status, cause, usage = self.watch(process, started, tests, cpu_limit, wall_limit)
             del job
             child.close()
-            status, cause, usage = self.watch(process, started, tests, cpu_limit, wall_limit)
             dirty = self.empty_box()
             wall = time.monotonic() - started
             self.control.send(REPLY.pack(status, cause, dirty, usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss))
@@ -186,7 +189,7 @@ class Zygote:
         cause = 0
         nap = min(cpu_limit, wall_limit, _LONGEST_NAP)
         ended = os.pidfd_open(child)
-        waiting = select.poll()
+        waiting = self.waiting
         waiting.register(ended, select.POLLIN)
         while True:
             if waiting.poll(nap * 1000):
@@ -209,6 +212,7 @@ class Zygote:
                 _, status, usage = os.wait4(child, 0)
                 break
             nap = max(0.005, min(cpu_left, wall_left, _LONGEST_NAP))
+        waiting.unregister(ended)
         os.close(ended)
         if self.settings["unisolated"]:
             self.kill(child)
@@ -325,7 +329,7 @@ def main() -> None:
         del sys.modules[name]
     for standard, name in ((0, "in"), (1, "out")):
         os.dup2(os.open(f"{folder}/{name}", os.O_RDWR), standard)
-    harness.prepare(box)
+    world.prepare(box)
     zygote = Zygote(control, settings, folder, box, program_id)
     zygote.warm()
     syscalls.install_filter()

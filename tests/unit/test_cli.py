@@ -1,0 +1,140 @@
+"""The command line: quick, one verb per stage, flags with several values, and errors in one message."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from coderl import cli
+from coderl.config import STAGES
+from coderl.problems import read_problems
+
+ROOT = Path(__file__).parents[2]
+
+
+def coderl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "coderl", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environment})
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = (
+        "import sys, time\nfrom coderl.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "loaded = [name for name in ('torch', 'transformers', 'pandas', 'numpy', 'pydantic') if name in sys.modules]\n"
+        "print(loaded, time.process_time(), file=sys.stderr)\n"
+    )
+    seconds = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        loaded, _, used = done.stderr.rpartition("] ")
+        assert loaded == "[", f"imported for the help: {loaded}]"
+        seconds.append(float(used))
+    assert "critical-sample" in done.stdout
+    assert min(seconds) < 0.5
+
+
+def test_every_stage_is_a_verb_and_a_function_of_its_name() -> None:
+    verbs = {command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands if command.callback}
+    assert verbs == {stage.replace("_", "-") for stage in STAGES} | {"collect", "show", "schema"}
+    assert all(callable(getattr(cli, stage)) for stage in STAGES)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--many", "a", "b", "c", "--one", "x"], (["a", "b", "c"], "x")),
+        (["--many", "a", "--many", "b", "--one", "x"], (["a", "b"], "x")),
+        (["--one", "x", "--many", "a", "b", "--many", "c", "d"], (["a", "b", "c", "d"], "x")),
+        (["--many=a", "--many", "b", "c", "--one=x"], (["a", "b", "c"], "x")),
+    ],
+)
+def test_a_repeatable_flag_takes_several_values(words: list[str], expected: tuple[list[str], str]) -> None:
+    seen = []
+    app = typer.Typer()
+
+    @app.command(cls=cli.Stage)
+    def verb(many: Annotated[list[str], typer.Option()], one: Annotated[str, typer.Option()]) -> None:
+        seen.append((many, one))
+
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert seen == [expected]
+
+
+def test_a_value_too_many_for_a_single_flag_is_an_error() -> None:
+    done = coderl("problems", "--output", "a", "b")
+    assert done.returncode == 2
+    assert "unexpected extra argument" in done.stderr
+
+
+def test_problems_from_flags_and_from_a_run_file_are_the_same(tmp_path: Path) -> None:
+    section = json.dumps({"benchmark": "procedural", "size": 6})
+    first = coderl("problems", "--config", section, "--procedural-config", '{"seed": 0}', "--output", str(tmp_path / "a.jsonl"))
+    assert first.returncode == 0, first.stderr
+    run = str(ROOT / "config/runs/mini.yaml")
+    words = ["problems", "--config", run, "--set", "train", "--size", "6", "--procedural-config", run, "--output", str(tmp_path / "b.jsonl")]
+    second = coderl(*words)
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    assert len(read_problems(tmp_path / "a.jsonl")) == 6
+    assert second.stderr.splitlines()[0] == "+ coderl " + " ".join(words), "the first line of a log can be pasted"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["problems", "--config", "{", "--output", "x"], "--config: not valid JSON"),
+        (["problems", "--config", '{"sise": 3}', "--output", "x"], "unknown key 'sise'; did you mean 'size'"),
+        (["problems", "--config", "config/runs/mini.yaml", "--set", "tset", "--output", "x"], "problems has no set 'tset'"),
+        (["problems", "--benchmark", "jsonl", "--source", "nowhere.jsonl", "--output", "x"], "nowhere.jsonl: no such file"),
+        (["show", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["run-tests", "--problems", "nowhere.parquet", "--samples", "reference", "--suite", "hidden", "--output", "x"], "nowhere.parquet"),
+    ],
+)
+def test_bad_input_is_one_message_without_a_traceback(words: list[str], message: str) -> None:
+    done = coderl(*words, CODERL_DEBUG="")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert not (ROOT / "x").exists()
+
+
+def test_debug_shows_the_traceback() -> None:
+    for done in (coderl("--debug", "show", "nowhere.csv"), coderl("show", "nowhere.csv", CODERL_DEBUG="1")):
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert "DataError" in done.stderr
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("coderl.evaluation.show", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["show", "table.csv"])
+
+
+@pytest.mark.parametrize(("words", "given"), [(["reference"], "reference"), (["empty"], "empty"), (["a", "b"], [Path("a"), Path("b")])])
+def test_run_tests_knows_reference_and_empty_from_files(monkeypatch: pytest.MonkeyPatch, words: list[str], given: object) -> None:
+    seen = {}
+    monkeypatch.setattr("coderl.sandbox.stage.run_tests", lambda **arguments: seen.update(arguments))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run-tests", "--problems", "p", "--samples", *words, "--suite", "hidden", "--output", "o"])
+    assert ended.value.code == 0
+    assert seen["samples"] == given
+
+
+def test_the_version_and_the_schema() -> None:
+    assert coderl("--version").stdout == "coderl 0.1.0\n"
+    assert coderl("schema").stdout == (ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"), "run `make schema`"
