@@ -38,19 +38,16 @@ class Stage(TyperCommand):
     """A verb whose repeatable flags take several values at once: `--samples a.jsonl b.jsonl`, as rules write them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat the flag before each of its values, which is the only form the parser underneath knows."""
+        """Repeat the flag before each of its values, the only form that the parser underneath knows; without values it is dropped."""
         repeatable = {name for parameter in self.params if getattr(parameter, "multiple", False) for name in parameter.opts}
         expanded: list[str] = []
         flag: str | None = None
-        first = False
         for word in args:
             if word.startswith("--"):
-                flag, first = (word, True) if word in repeatable else (None, False)
-            elif flag is not None and not first:
-                expanded.append(flag)
+                flag = word if word in repeatable else None
+                expanded += [] if flag else [word]
             else:
-                first = False
-            expanded.append(word)
+                expanded += [flag, word] if flag else [word]
         return super().parse_args(ctx, expanded)
 
 

@@ -396,6 +396,25 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
 
+    @model_validator(mode="after")
+    def _names_exist(self) -> RunConfig:
+        test = self.evaluate.problem_set
+        references: list[tuple[str, str, str, dict[str, Any]]] = [
+            *(("sample.sets", name, "problems", dict(self.problems)) for name in [*self.sample.sets, "train"]),
+            ("rl_finetune", "train", "sample.sets", self.sample.sets),
+            ("evaluate.problem_set", test, "sample.sets", self.sample.sets),
+            ("critical_sample.policy", self.critical_sample.policy, "rl_finetune.variants", self.rl_finetune.variants),
+            *(("evaluate.policies", name, "rl_finetune.variants", self.rl_finetune.variants) for name in self.evaluate.policies),
+        ]
+        for key, name, place, known in references:
+            if name not in known:
+                raise ValueError(f"{key} needs '{name}', which {place} does not have; there are {', '.join(known) or 'none'}")
+        if self.pretrain is None and self.warm_start.base_model is None:
+            raise ValueError("pretrain is null, so key 'warm_start.base_model' must name a model")
+        if self.pretrain is not None and self.corpus is None and self.warm_start.base_model is None:
+            raise ValueError("pretrain needs the section 'corpus', which is null")
+        return self
+
 
 STAGES: tuple[str, ...] = tuple(name for name in RunConfig.model_fields if name not in ("description", "seed", "procedural"))
 """The stages in the order of the pipeline; each is a rule, a verb, a section and a log folder of the same name."""
@@ -472,7 +491,8 @@ def validate(model: type[S], data: Any, where: str) -> S:
             elif problem["type"] == "missing":
                 lines.append(f"{where}: key '{key}' is missing")
             else:
-                lines.append(f"{where}: key '{key}': {problem['msg']} (got {problem['input']!r})")
+                given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+                lines.append(f"{where}: key '{key}': {problem['msg']}{given}")
         raise ConfigError("\n".join(lines)) from None
 
 

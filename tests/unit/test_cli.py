@@ -55,6 +55,7 @@ def test_every_stage_is_a_verb_and_a_function_of_its_name() -> None:
         (["--many", "a", "--many", "b", "--one", "x"], (["a", "b"], "x")),
         (["--one", "x", "--many", "a", "b", "--many", "c", "d"], (["a", "b", "c", "d"], "x")),
         (["--many=a", "--many", "b", "c", "--one=x"], (["a", "b", "c"], "x")),
+        (["--many", "--one", "x"], ([], "x")),
     ],
 )
 def test_a_repeatable_flag_takes_several_values(words: list[str], expected: tuple[list[str], str]) -> None:
@@ -62,8 +63,8 @@ def test_a_repeatable_flag_takes_several_values(words: list[str], expected: tupl
     app = typer.Typer()
 
     @app.command(cls=cli.Stage)
-    def verb(many: Annotated[list[str], typer.Option()], one: Annotated[str, typer.Option()]) -> None:
-        seen.append((many, one))
+    def verb(one: Annotated[str, typer.Option()], many: Annotated[list[str] | None, typer.Option()] = None) -> None:
+        seen.append((many or [], one))
 
     assert CliRunner().invoke(app, words).exit_code == 0
     assert seen == [expected]
@@ -80,7 +81,19 @@ def test_problems_from_flags_and_from_a_run_file_are_the_same(tmp_path: Path) ->
     first = coderl("problems", "--config", section, "--procedural-config", '{"seed": 0}', "--output", str(tmp_path / "a.jsonl"))
     assert first.returncode == 0, first.stderr
     run = str(ROOT / "config/runs/mini.yaml")
-    words = ["problems", "--config", run, "--set", "train", "--size", "6", "--procedural-config", run, "--output", str(tmp_path / "b.jsonl")]
+    words = [
+        "problems",
+        "--config",
+        run,
+        "--set",
+        "train",
+        "--size",
+        "6",
+        "--procedural-config",
+        run,
+        "--output",
+        str(tmp_path / "b.jsonl"),
+    ]
     second = coderl(*words)
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
@@ -92,7 +105,7 @@ def test_problems_from_flags_and_from_a_run_file_are_the_same(tmp_path: Path) ->
     ("words", "message"),
     [
         (["problems", "--config", "{", "--output", "x"], "--config: not valid JSON"),
-        (["problems", "--config", '{"sise": 3}', "--output", "x"], "unknown key 'sise'; did you mean 'size'"),
+        (["problems", "--config", '{"sizes": 3}', "--output", "x"], "unknown key 'sizes'; did you mean 'size'"),
         (["problems", "--config", "config/runs/mini.yaml", "--set", "tset", "--output", "x"], "problems has no set 'tset'"),
         (["problems", "--benchmark", "jsonl", "--source", "nowhere.jsonl", "--output", "x"], "nowhere.jsonl: no such file"),
         (["show", "nowhere.csv"], "nowhere.csv: no such file"),

@@ -57,7 +57,7 @@ def test_a_misspelt_key_names_the_file_and_the_nearest_key() -> None:
     [
         ("pretrain", ("phases", 0, "training"), "stepps", "steps"),
         ("rl_finetune", ("variants", "rl"), "loses", "losses"),
-        ("problems", ("train",), "siz", "size"),
+        ("problems", ("train",), "sizes", "size"),
     ],
 )
 def test_the_nearest_key_is_found_in_lists_and_mappings_too(section: str, path: tuple[Any, ...], key: str, near: str) -> None:
@@ -93,6 +93,26 @@ def test_a_run_that_extends_another_changes_only_what_it_states() -> None:
     assert smoke.warm_start.training.learning_rate == mini.warm_start.training.learning_rate
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"evaluate": {"problem_set": "dev"}}, "evaluate.problem_set needs 'dev', which sample.sets does not have; there are train, test"),
+        ({"evaluate": {"policies": ["rll"]}}, "evaluate.policies needs 'rll', which rl_finetune.variants does not have; there are rl, ce"),
+        ({"critical_sample": {"policy": "rll"}}, "critical_sample.policy needs 'rll'"),
+        ({"sample": {"sets": {"tset": {}}}}, "sample.sets needs 'tset', which problems does not have; there are train, test"),
+        ({"pretrain": None}, "pretrain is null, so key 'warm_start.base_model' must name a model"),
+        ({"corpus": None}, "pretrain needs the section 'corpus', which is null"),
+    ],
+)
+def test_sections_have_to_fit_together(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "mini.yaml").write_text((ROOT / "config/runs/mini.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"extends": "mini", **change}))
+    with pytest.raises(ConfigError) as caught:
+        load_run(tmp_path / "mine.yaml")
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 300, "the message does not repeat the whole file"
+
+
 def test_extending_in_a_circle_or_from_nowhere_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b\n")
     (tmp_path / "b.yaml").write_text("extends: a\n")
@@ -121,7 +141,8 @@ def test_a_section_comes_from_json_or_from_a_run_file() -> None:
 
 
 def test_a_null_section_is_an_error_where_its_stage_runs(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text(yaml.safe_dump(with_change(corpus=None)))
+    base_model = {"warm_start": {**with_change()["warm_start"], "base_model": "a-model"}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(with_change(corpus=None, pretrain=None, **base_model)))
     with pytest.raises(ConfigError, match="section 'corpus' is null"):
         load_section(CorpusConfig, str(tmp_path / "x.yaml"), "corpus")
 

@@ -8,7 +8,7 @@ from sandbox_programs import DOUBLE, OK, Case
 
 from coderl.sandbox import Job, Limits, Outcome, judge_many
 
-LIMITS = Limits(cpu_seconds=0.4, wall_seconds=2.0, memory_mb=128, max_file_mb=16)
+LIMITS = Limits(cpu_seconds=0.25, wall_seconds=4, memory_mb=128, max_file_mb=16)
 
 
 @pytest.fixture(scope="module")

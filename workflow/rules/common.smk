@@ -147,16 +147,9 @@ def base_model(stage):
     """(input function, params function) of the model that `stage` starts from: this run's own one, or one from elsewhere."""
 
     def own(wildcards):
-        config = run_config(wildcards.run)
-        if getattr(config, stage).base_model is not None:
+        if getattr(run_config(wildcards.run), stage).base_model is not None:
             return None
-        if stage != "warm_start":
-            return f"results/{wildcards.run}/models/actor"
-        if config.pretrain is None:
-            raise WorkflowError(
-                f"config/runs/{wildcards.run}.yaml: 'pretrain' is null, so key 'warm_start.base_model' must name a model"
-            )
-        return f"results/{wildcards.run}/models/base"
+        return f"results/{wildcards.run}/models/" + ("base" if stage == "warm_start" else "actor")
 
     def folder(wildcards):
         return own(wildcards) or []
@@ -225,8 +218,6 @@ def evaluated_programs(wildcards):
     """The files of every model in the table, by the names that `coderl evaluate` knows."""
     run, config = wildcards.run, run_config(wildcards.run)
     test = config.evaluate.problem_set
-    for policy in config.evaluate.policies:
-        chosen(run, "rl_finetune.variants", config.rl_finetune.variants, policy)
     policies = [f"policy/{policy}" for policy in config.evaluate.policies]
     return {
         model: {

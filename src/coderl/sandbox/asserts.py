@@ -35,8 +35,9 @@ class Split:
 class _Extract(ast.NodeTransformer):
     """Replaces the outermost calls of unknown names by placeholders."""
 
-    def __init__(self, known: frozenset[str]) -> None:
+    def __init__(self, known: frozenset[str], helpers: frozenset[str]) -> None:
         self.known = known
+        self.helpers = helpers
         self.calls: list[str] = []
         self.failed = False
 
@@ -50,7 +51,12 @@ class _Extract(ast.NodeTransformer):
         if isinstance(node, ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom):
             self.failed = True
             return node
-        if isinstance(node, ast.Call) and _root(node) not in self.known:
+        if isinstance(node, ast.Call) and _root(node) in self.helpers:
+            # The verdict of a helper of the tests is one bit, which is no proof of anything: better guarded than believed.
+            self.failed = True
+            return node
+        is_module = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _MODULES
+        if isinstance(node, ast.Call) and (is_module or _root(node) not in self.known):
             self.calls.append(ast.unparse(node))
             return ast.copy_location(ast.Name(id=f"_value_{len(self.calls) - 1}", ctx=ast.Load()), node)
         if isinstance(node, ast.Name) and node.id not in self.known:
@@ -72,17 +78,20 @@ def _root(node: ast.AST) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def imported_names(setup: str) -> frozenset[str]:
-    """Names that the import statements of the set-up code bind."""
+def setup_names(setup: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Names that the import statements of the set-up code bind, and names of the functions that it defines."""
     try:
         tree = ast.parse(setup)
     except (SyntaxError, ValueError):
-        return frozenset()
-    names: set[str] = set()
+        return frozenset(), frozenset()
+    imported: set[str] = set()
+    defined: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return frozenset(names)
+            imported |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            defined.add(node.name)
+    return frozenset(imported), frozenset(defined)
 
 
 @lru_cache(maxsize=65536)
@@ -95,7 +104,8 @@ def split(statement: str, setup: str = "") -> Split | None:
     if len(body) != 1 or not isinstance(body[0], ast.Assert):
         return None
     test = body[0].test
-    extract = _Extract(frozenset(dir(builtins)) | frozenset(_MODULES) | imported_names(setup))
+    imported, helpers = setup_names(setup)
+    extract = _Extract(frozenset(dir(builtins)) | frozenset(_MODULES) | imported, helpers)
     rest = extract.visit(test)
     if extract.failed or not extract.calls:
         return None

@@ -23,34 +23,37 @@ _idle: list[Worker] = []
 _lock = threading.Lock()
 
 
-@contextmanager
-def _worker(limits: Limits, unisolated: bool) -> Iterator[Worker]:
-    """A started worker: an idle one with the same limits, or a new one. Kept for the next call unless something went wrong."""
-    worker: Worker | None = None
+def _take(limits: Limits, unisolated: bool) -> Worker:
+    """An idle worker with the same limits, or a new one."""
     with _lock:
         for position, candidate in enumerate(_idle):
             if candidate.limits == limits and candidate.asked_unisolated == unisolated:
-                worker = _idle.pop(position)
-                break
-    if worker is None:
-        worker = Worker(limits, unisolated)
+                return _idle.pop(position)
+    return Worker(limits, unisolated)
+
+
+def _keep(worker: Worker) -> None:
+    """Put a worker that is in order aside for the next call."""
+    with _lock:
+        _idle.append(worker)
+        surplus = _idle.pop(0) if len(_idle) > _IDLE_WORKERS else None
+    if surplus is not None:
+        surplus.close()
+
+
+@contextmanager
+def _worker(limits: Limits, unisolated: bool) -> Iterator[Worker]:
+    """A worker that is kept afterwards unless something went wrong with it."""
+    worker = _take(limits, unisolated)
     try:
         yield worker
-    except DataError:
+    except (DataError, GeneratorExit):
         _keep(worker)
         raise
     except BaseException:
         worker.close()
         raise
     _keep(worker)
-
-
-def _keep(worker: Worker) -> None:
-    with _lock:
-        _idle.append(worker)
-        surplus = _idle.pop(0) if len(_idle) > _IDLE_WORKERS else None
-    if surplus is not None:
-        surplus.close()
 
 
 def close_workers() -> None:
@@ -123,7 +126,7 @@ def judge_many(
 
     def one(job: Job) -> tuple[Hashable, Outcome]:
         if not hasattr(local, "worker"):
-            local.worker = Worker(limits, unisolated)
+            local.worker = _take(limits, unisolated)
             with _lock:
                 opened.append(local.worker)
         return job.id, judge_on(local.worker, job, checker, stop_at_first_failure)
@@ -140,8 +143,10 @@ def judge_many(
     except BaseException:
         for worker in list(opened):
             worker.abort()
-        raise
-    finally:
         executor.shutdown(wait=True, cancel_futures=True)
         for worker in opened:
             worker.close()
+        raise
+    executor.shutdown()
+    for worker in opened:
+        _keep(worker)

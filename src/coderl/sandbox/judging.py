@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 import signal
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from coderl.problems import AssertTests, InputOutputTests
@@ -20,6 +20,7 @@ from coderl.sandbox.worker import Run, Worker, WorkerDiedError
 MAX_LINE = 16 << 20
 """A longer line of answers is not read: no test of a benchmark expects a value that big."""
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+_decode = json.JSONDecoder().decode
 _FAILED, _PASSED = TestResult(False), TestResult(True)
 
 
@@ -48,11 +49,11 @@ def _error(value: Any) -> TestResult | None:
 def read_answers(data: bytes, first: int) -> Answers:
     """Parse what a child wrote, which a program may have forged: every line is checked, and none can do more than answer."""
     answers = Answers()
-    for line in data.split(b"\n"):
+    for line in data.decode("ascii", "replace").split("\n"):
         if not line or len(line) > MAX_LINE:
             continue
         try:
-            row = json.loads(line)
+            row = _decode(line)
         except (ValueError, RecursionError):
             continue
         if not isinstance(row, list) or not row:
@@ -308,4 +309,4 @@ class Judging:
 
 def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool) -> Outcome:
     """Judge one job on one worker, which is replaced if it dies on the way."""
-    return Judging(worker, replace(job), checker, stop_at_first_failure).judge()
+    return Judging(worker, job, checker, stop_at_first_failure).judge()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,9 @@ from coderl.sandbox.judge import judge_many
 from coderl.sandbox.outcome import Job, Limits, Outcome
 
 LOG = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 30.0
+"""In a log, where no bar is drawn."""
 
 Suite = Literal["hidden", "example"]
 
@@ -71,7 +75,11 @@ def _rows(samples: list[Sample], jobs: dict[tuple[str, str], Job], config: RunTe
         stop_at_first_failure=config.stop_at_first_failure,
     )
     found: dict[object, Outcome] = {}
-    for sample in tqdm(samples, desc="run_tests", unit="program", disable=None):
+    told = time.monotonic()
+    for number, sample in enumerate(tqdm(samples, desc="run_tests", unit="program", disable=None)):
+        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            LOG.info("run_tests: %d of %d programs", number, len(samples))
         key = (sample.task_id, sample.solution)
         while key not in found:
             identity, outcome = next(judged)

@@ -331,7 +331,11 @@ def main() -> None:
         os.dup2(os.open(f"{folder}/{name}", os.O_RDWR), standard)
     world.prepare(box)
     zygote = Zygote(control, settings, folder, box, program_id)
-    zygote.warm()
-    syscalls.install_filter()
-    zygote.start_compiler(compiler)
+    try:
+        zygote.warm()
+        syscalls.install_filter()
+        zygote.start_compiler(compiler)
+    except OSError as error:
+        control.send(f"cannot lock itself in: {error}".encode())
+        os._exit(1)
     zygote.serve()

@@ -1,0 +1,83 @@
+"""The smoke run from start to end, by the real Snakemake: every rule, every model trained, the tables and the page."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+def snakemake(folder: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "snakemake", "--show-failed-logs", *words, "--config", "runs=[smoke]", "--", "all"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+def fresh(folder: Path) -> Path:
+    for name in ("config", "workflow", "src"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = fresh(tmp_path_factory.mktemp("smoke"))
+    snakemake(folder, "--cores", "all")
+    return folder
+
+
+def test_the_table_has_every_model_between_its_bounds(finished: Path) -> None:
+    table = pd.read_csv(finished / "results/apps_eval.csv")
+    assert set(table["run"]) == {"smoke"}
+    one = table[(table["metric"] == "pass@1") & (table["difficulty"] == "all")].drop_duplicates("model").set_index("model")["value"]
+    assert one["reference_solutions"] == 100.0
+    assert one["empty_program"] == 0.0
+    assert {"warm_start", "rl_finetune/rl", "rl_finetune/ce", "critical_sampling"} <= set(one.index)
+    assert len(pd.read_csv(finished / "results/differences.csv"))
+    page = (finished / "results/smoke/report.html").read_text(encoding="utf-8")
+    assert "critical_sampling" in page
+    assert not list((finished / "work").rglob("*.safetensors")), "checkpoints are gone when a stage has ended"
+
+
+def test_a_second_call_does_nothing(finished: Path) -> None:
+    assert "Nothing to be done" in snakemake(finished, "--cores", "all")
+
+
+def test_logs_begin_with_a_command_that_runs_again(finished: Path) -> None:
+    log = finished / "logs/smoke/run_tests/reference/test/example/of-1/0.log"
+    command = log.read_text(encoding="utf-8").splitlines()[0].removeprefix("+ ")
+    output = finished / "results/smoke/outcomes/reference/test/example/of-1/0.jsonl.gz"
+    before = output.stat().st_mtime_ns
+    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    subprocess.run(["bash", "-c", command], cwd=finished, check=True, capture_output=True, env={"PATH": path})
+    assert output.stat().st_mtime_ns > before
+
+
+def test_policies_open_as_ordinary_models(finished: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    folder = finished / "results/smoke/models/policy/rl"
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    words = model.generate(**tokenizer("QUESTION:\nANSWER:\n", return_tensors="pt"), max_new_tokens=8)
+    assert words.shape[0] == 1
+
+
+def test_the_same_seed_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    again = fresh(tmp_path / "again")
+    snakemake(again, "--cores", "1")
+    for name in (
+        "results/apps_eval.csv",
+        "results/differences.csv",
+        "results/smoke/metrics.json",
+        "results/smoke/models/policy/rl/model.safetensors",
+    ):
+        assert (finished / name).read_bytes() == (again / name).read_bytes(), name
