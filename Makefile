@@ -32,7 +32,7 @@ mini-seeds: install ## the mini run with three seeds, and intervals over them
 	$(SNAKEMAKE) --config 'runs=[mini,mini-seed2,mini-seed3]' -- all
 	$(BIN)/coderl show results/apps_eval.csv
 
-smoke: install ## every stage in about two minutes; its numbers mean nothing
+smoke: install ## every stage in about three minutes; its numbers mean nothing
 	$(SNAKEMAKE) --config 'runs=[smoke]' -- all
 
 test: check unit-test ## all checks and all quick tests

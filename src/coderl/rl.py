@@ -263,9 +263,7 @@ def rl_finetune(
     if needs_values and values is None:
         raise DataError(f"variant {variant!r} takes its values from the critic: give --values (made by `coderl score`)")
     if chosen.rounds > 1 and (sampling is None or run_tests is None or (needs_values and critic is None)):
-        raise DataError(
-            f"variant {variant!r} has {chosen.rounds} rounds: give --sample-config, --run-tests-config and --critic"
-        )
+        raise DataError(f"variant {variant!r} has {chosen.rounds} rounds: give --sample-config, --run-tests-config and --critic")
     tokenizer, model = load_tokenizer(actor), load_actor(actor)
     table = read_problems(problems)
     prompts = {p.task_id: encode_prompt(tokenizer, p, config.lengths.max_source_tokens, config.prompt.style) for p in table}
