@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
-# Content decides what is rerun, not time stamps, for inputs of any size.
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --max-checksum-file-size 1000000000000 --show-failed-logs
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --show-failed-logs
 RESULTS := results/apps_eval.csv results/differences.csv
 
 .DEFAULT_GOAL := help

@@ -26,7 +26,7 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 
 from coderl.config import RunConfig, read_yaml
 
-COMMAND = "snakemake --cores all --max-checksum-file-size 1000000000000"
+COMMAND = "snakemake"
 HEADER = "# Made by `make dvc` from the Snakemake rules and the active runs of config/config.yaml; not edited by hand.\n"
 
 
