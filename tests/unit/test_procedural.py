@@ -301,6 +301,6 @@ def test_corpus_files_are_programs_never_statements(benchmark: ProceduralBenchma
                 suite, name = InputOutputTests("stdin", [" ".join(map(str, numbers))], [expected]), None
             result = answers(text, suite, name)[0]
             assert result == (expected if name else " ".join(map(str, expected if isinstance(expected, list) else [expected])) + "\n")
-    assert forms["each step"] / 1000 == pytest.approx(0.35, abs=0.05)
-    assert forms["on top"] / 1000 == pytest.approx(0.50, abs=0.05)
+    assert forms["each step"] / 1000 == pytest.approx(0.20, abs=0.05)
+    assert forms["on top"] / 1000 == pytest.approx(0.70, abs=0.05)
     assert benchmark.corpus_file(7) == ProceduralBenchmark(ProceduralConfig()).corpus_file(7)

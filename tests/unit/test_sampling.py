@@ -332,9 +332,11 @@ def test_shards_do_not_change_programs(inputs: dict[str, Any], tmp_path: Path) -
         assert samples == whole
 
 
-def test_more_shards_than_batches_leave_empty_files(inputs: dict[str, Any], tmp_path: Path) -> None:
-    outputs = draw_shards(inputs, tmp_path, settings(shards=5))
-    assert [len(read_samples(output)) for output in outputs] == [8, 8, 8, 4, 0]
+def test_a_shard_without_a_batch_is_an_error(inputs: dict[str, Any], tmp_path: Path) -> None:
+    outputs = draw_shards(inputs, tmp_path / "four", settings(shards=4))
+    assert [len(read_samples(output)) for output in outputs] == [8, 8, 8, 4]
+    with pytest.raises(ConfigError, match="5 shards, but only 4 batches"):
+        draw_shards(inputs, tmp_path, settings(shards=5))
 
 
 @pytest.fixture

@@ -280,7 +280,7 @@ class ProceduralBenchmark:
     def corpus_file(self, index: int) -> str:
         """Pretraining file `index`: a program of the training side, never a statement, never an example.
 
-        35 % with a comment above each step, 50 % with the task in sentences on top, 15 % without any words.
+        20 % with a comment above each step, 70 % with the task in sentences on top, 10 % without any words.
         """
         return self.corpus_file_and_pipeline(index)[0]
 

@@ -76,11 +76,13 @@ def run_batches(
         All samples written.
 
     Raises:
-        ConfigError: no such shard.
+        ConfigError: no such shard, or nothing in it.
     """
     if not 0 <= shard < shards:
         raise ConfigError(f"--shard {shard}: there are {shards} shards, numbered from 0 to {shards - 1}")
     numbers = range(shard, len(batches), shards)
+    if not numbers:
+        raise ConfigError(f"{shards} shards, but only {len(batches)} batches of problems: lower `shards` or `batch_problems`")
     samples: list[Sample] = []
     finished: list[Path] = []
     drawn = tokens = 0
