@@ -143,7 +143,8 @@ def limit(settings: dict[str, Any], base: int) -> None:
     wanted = {
         resource.RLIMIT_AS: (base + settings["memory_mb"] + settings["stack_room_mb"]) << 20,
         resource.RLIMIT_FSIZE: max(settings["max_file_mb"], settings["max_output_mb"] + 5) << 20,
-        resource.RLIMIT_NPROC: settings["max_processes"] + 2,
+        # Without a namespace of its own a program is counted together with everything else that this user runs.
+        resource.RLIMIT_NPROC: settings["max_processes"] + (4096 if settings["unisolated"] else 2),
         resource.RLIMIT_NOFILE: 256,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
