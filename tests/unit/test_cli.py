@@ -148,6 +148,22 @@ def test_run_tests_knows_reference_and_empty_from_files(monkeypatch: pytest.Monk
     assert seen["samples"] == given
 
 
+def test_flags_of_run_tests_win_over_its_section(tmp_path: Path) -> None:
+    row = {"task_id": "a", "question": "Double it.", "hidden_tests": {"kind": "stdin", "inputs": ["1"], "outputs": ["2"]}}
+    (tmp_path / "problems.jsonl").write_text(json.dumps(row))
+    (tmp_path / "samples.jsonl").write_text(json.dumps({"task_id": "a", "completion": "print(int(input()) * 2)"}))
+    words = ["run-tests", "--suite", "hidden", "--config", '{"cpu_seconds": 3}', "--time-policy", "exact", "--cpu-seconds", "0.75"]
+    for name in ("problems", "samples"):
+        words += [f"--{name}", str(tmp_path / f"{name}.jsonl")]
+    done = coderl(*words, "--output", str(tmp_path / "outcomes.jsonl"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "outcomes.jsonl").read_text())
+    assert (found["outcome"], found["cpu_limit"], found["checker"]) == ("passed_test", 0.75, "strict")
+    refused = coderl(*words, "--memory-mb", "1", "--output", str(tmp_path / "outcomes.jsonl"))
+    assert refused.returncode != 0
+    assert "memory_mb" in refused.stderr
+
+
 def test_the_version_and_the_schema() -> None:
     assert coderl("--version").stdout == "coderl 0.1.0\n"
     assert coderl("schema").stdout == (ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"), "run `make schema`"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from coderl.config import RunTestsConfig
 from coderl.problems import InputOutputTests, Problem, write_problems
-from coderl.records import DataError, Sample, read_json_lines, read_outcomes, write_samples
+from coderl.records import DataError, Sample, read_json_lines, read_outcomes, read_samples, write_samples
 from coderl.sandbox import InfrastructureError, Job, judge_many, stage
 from coderl.sandbox.stage import judge_samples, run_tests
 
@@ -136,6 +138,58 @@ def test_unknown_task(files: tuple[Path, Path, Path]) -> None:
     with pytest.raises(DataError, match=r"bad\.jsonl: row 2: unknown task_id 'nobody'"):
         run_tests(config=CONFIG, problems=problems, samples=[samples, bad], suite="hidden", output=output)
     assert not output.exists()
+
+
+def test_a_killed_run_goes_on_where_it_stopped(files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    problems, samples, output = files
+    arguments: dict[str, Any] = {"problems": problems, "samples": [samples], "suite": "hidden", "output": output}
+    run_tests(config=CONFIG, **arguments)
+    whole = output.read_bytes()
+    output.unlink()
+    judged: list[object] = []
+    last = 3
+
+    def stops(jobs: Any, *args: Any, **kwargs: Any) -> Any:
+        for identity, outcome in judge_many(jobs, *args, **kwargs):
+            if len(judged) == last:
+                raise KeyboardInterrupt
+            judged.append(identity)
+            yield identity, outcome
+
+    monkeypatch.setattr(stage, "judge_many", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run_tests(config=CONFIG, **arguments)
+    (journal,) = output.parent.glob(".*.judged")
+    assert not output.exists()
+    with journal.open("a") as lines:
+        lines.write('{"key": "half a li')  # what kill -9 leaves
+    last = 99
+    run_tests(config=CONFIG, **arguments)
+    assert len(judged) == len(set(judged)) == 5  # six programs, two of them the same: none was judged again
+    assert [{**row, "cpu_seconds": 0, "memory_mb": 0} for _, row in read_json_lines(output)] == [
+        {**json.loads(line), "cpu_seconds": 0, "memory_mb": 0} for line in gzip.decompress(whole).splitlines()
+    ]
+    assert list(output.parent.glob(".*.judged")) == []
+
+
+def test_a_journal_of_other_settings_is_not_used(files: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+    problems, samples, output = files
+    journal = output.with_name(f".{output.name}.judged")
+    journal.write_text('{"fingerprint": "of something else"}\n{"key": "x", "outcome": {}}\n')
+    run_tests(config=CONFIG, problems=problems, samples=[samples], suite="hidden", output=output)
+    assert "begun anew" in caplog.text
+    assert len(read_outcomes(output)) == 6
+
+
+def test_parquet_in_and_out(files: tuple[Path, Path, Path]) -> None:
+    problems, samples, output = files
+    table, programs = output.with_suffix(".parquet"), samples.with_name("samples.parquet")
+    write_samples(programs, read_samples(samples))
+    run_tests(config=CONFIG, problems=problems, samples=[programs], suite="hidden", output=table)
+    run_tests(config=CONFIG, problems=problems, samples=[samples], suite="hidden", output=output)
+    assert {key: row.outcome for key, row in read_outcomes(table).items()} == {
+        key: row.outcome for key, row in read_outcomes(output).items()
+    }
 
 
 def test_a_failing_judge_leaves_no_file(files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

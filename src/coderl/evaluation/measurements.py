@@ -66,6 +66,12 @@ def _shares(model: str, decoding: str, programs: Programs) -> list[Measurement]:
             values = mean((outcome == number).astype(np.float64))
             measured.append(Measurement(model, decoding, f"{suite}_{name}", values, spent, tokens))
         measured.append(Measurement(model, decoding, f"{suite}_tests_passed", mean(share), spent, tokens))
+    checked = ~np.isnan(programs.limit_changed)
+    if checked.any():
+        values = ratio(programs.total(programs.limit_changed, checked), programs.count(checked))
+        changed = int(programs.limit_changed[checked].sum())
+        note = f"the full time limit changed {changed} of {int(checked.sum())} outcomes that the shortened one had cut"
+        measured.append(Measurement(model, decoding, "hidden_limit_changed", values, spent, tokens, note=note))
     return measured
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from tqdm import tqdm
 
-from coderl.config import RunTestsConfig
+from coderl.config import RunTestsConfig, section_json
 from coderl.problems import Problem, read_problems
 from coderl.records import DataError, OutcomeRow, Sample, read_rows, read_samples, write_outcomes
+from coderl.sandbox.journal import Journal
 from coderl.sandbox.judge import judge_many
 from coderl.sandbox.outcome import Job, Limits, Outcome
+from coderl.sandbox.time_policy import Judged, Key, judge_adaptively, judge_exactly
 
 LOG = logging.getLogger(__name__)
 
@@ -24,10 +30,10 @@ _SECONDS_BETWEEN_LINES = 30.0
 Suite = Literal["hidden", "example"]
 
 
-def limits_of(config: RunTestsConfig) -> Limits:
-    """The sandbox's limits as configured."""
+def limits_of(config: RunTestsConfig, cpu_seconds: float) -> Limits:
+    """The sandbox's limits as configured, with this much CPU time per test."""
     return Limits(
-        cpu_seconds=config.cpu_seconds,
+        cpu_seconds=cpu_seconds,
         memory_mb=config.memory_mb,
         max_processes=config.max_processes,
         max_output_mb=config.max_output_mb,
@@ -35,17 +41,27 @@ def limits_of(config: RunTestsConfig) -> Limits:
     )
 
 
-def judge_samples(problems: Sequence[Problem], samples: Sequence[Sample], config: RunTestsConfig, suite: Suite) -> list[OutcomeRow]:
+def judge_samples(
+    problems: Sequence[Problem], samples: Sequence[Sample], config: RunTestsConfig, suite: Suite, journal: Journal | None = None
+) -> list[OutcomeRow]:
     """Outcomes of `samples` in their order; a program that a problem has twice is judged once.
 
-    Samples of problems that lack the suite are skipped, and their number is logged.
+    Samples of problems that lack the suite are skipped, and their number is logged. Example tests are judged under the configured
+    time limit: what may steer generation does not look at the problem's references.
+
+    Args:
+        problems: all that the samples belong to.
+        samples: programs.
+        config: limits, checker, time policy.
+        suite: which tests.
+        journal: outcomes of an earlier try, and where new ones are kept.
 
     Raises:
         DataError: a sample of an unknown problem, or not one sample could be judged (zero tests are never a result).
         InfrastructureError: the judge itself failed.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    jobs: dict[tuple[str, str], Job] = {}
+    jobs: dict[Key, Job] = {}
     kept: list[Sample] = []
     for sample in samples:
         problem = by_id.get(sample.task_id)
@@ -63,29 +79,60 @@ def judge_samples(problems: Sequence[Problem], samples: Sequence[Sample], config
     if not kept:
         raise DataError(f"no program was judged: there are {len(samples)} programs, and none of their problems has {suite} tests")
     LOG.info("%d programs, %d distinct", len(kept), len(jobs))
-    return list(_rows(kept, jobs, config, suite))
+    judge_at = partial(_judge_at, config, journal)
+    if config.time_policy == "adaptive" and suite == "hidden":
+        found = judge_adaptively(jobs, by_id, config, judge_at)
+    else:
+        found = judge_exactly(jobs, config, judge_at)
+    return [_row(sample, suite, found[sample.task_id, sample.solution]) for sample in kept]
 
 
-def _rows(samples: list[Sample], jobs: dict[tuple[str, str], Job], config: RunTestsConfig, suite: Suite) -> Iterator[OutcomeRow]:
+def _row(sample: Sample, suite: Suite, judged: Judged) -> OutcomeRow:
+    return OutcomeRow(
+        task_id=sample.task_id,
+        sample_id=sample.sample_id,
+        suite=suite,
+        **vars(judged.outcome),
+        cpu_limit=judged.cpu_limit,
+        limit_changed_outcome=judged.changed,
+    )
+
+
+def _judge_at(config: RunTestsConfig, journal: Journal | None, jobs: Iterable[Job], cpu_seconds: float) -> Iterator[tuple[Key, Outcome]]:
+    """Judge jobs under a CPU limit, those that the journal does not know yet; shows progress."""
+    left: list[Job] = []
+    for job in jobs:
+        known = journal.find(cast(Key, job.id), cpu_seconds) if journal else None
+        if known is None:
+            left.append(job)
+        else:
+            yield cast(Key, job.id), known
+    if not left:
+        return
     judged = judge_many(
-        jobs.values(),
-        limits_of(config),
+        left,
+        limits_of(config, cpu_seconds),
         checker=config.checker,
-        workers=min(config.workers, len(jobs)),
+        workers=min(config.workers, len(left)),
         stop_at_first_failure=config.stop_at_first_failure,
     )
-    found: dict[object, Outcome] = {}
     told = time.monotonic()
-    for number, sample in enumerate(tqdm(samples, desc="run_tests", unit="program", disable=None)):
+    for number, (key, outcome) in enumerate(tqdm(judged, total=len(left), desc="run_tests", unit="program", disable=None)):
+        if journal:
+            journal.add(key, cpu_seconds, outcome)
         if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
             told = time.monotonic()
-            LOG.info("run_tests: %d of %d programs", number, len(samples))
-        key = (sample.task_id, sample.solution)
-        while key not in found:
-            identity, outcome = next(judged)
-            found[identity] = outcome
-        yield OutcomeRow(task_id=sample.task_id, sample_id=sample.sample_id, suite=suite, **vars(found[key]))
-    judged.close()  # type: ignore[attr-defined]
+            LOG.info("run_tests: %d of %d programs at %g s", number + 1, len(left), cpu_seconds)
+        yield cast(Key, key), outcome
+
+
+def _fingerprint(config: RunTestsConfig, problems: Path, suite: Suite) -> str:
+    """What outcomes depend on besides the program: the tests, the settings (not how many workers), the judge's own code."""
+    settings = section_json(config.model_copy(update={"workers": 1}))
+    digest = hashlib.sha256(json.dumps([settings, suite, sys.version]).encode())
+    for path in (problems, *sorted(Path(__file__).parent.rglob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _reference_samples(problems: list[Problem], path: Path) -> list[Sample]:
@@ -121,7 +168,8 @@ def run_tests(
         samples: files of programs; or "reference", the problems' own solutions (sample_id counts them from 0); or "empty",
             one empty program per problem.
         suite: which tests.
-        output: .jsonl or .jsonl.gz of records.OutcomeRow, complete or not there.
+        output: .jsonl, .jsonl.gz or .parquet of records.OutcomeRow, complete or not there. A run that is killed leaves what it had
+            judged beside it (`.<name>.judged`); the next one with the same tests and settings goes on from there.
 
     Raises:
         DataError: naming file and row: an unknown task_id, malformed rows; or nothing could be judged.
@@ -138,11 +186,13 @@ def run_tests(
         _check_task_ids(table, problems, samples, programs)
     if not programs:
         raise DataError(f"{', '.join(map(str, samples))}: no programs in it; make it again with `coderl sample`")
-    try:
-        rows = judge_samples(table, programs, config, suite)
-    except DataError as error:
-        raise DataError(f"{problems}: {error}") from None
-    write_outcomes(output, rows)
+    # What a killed run had judged is beside the output, and this run goes on from there.
+    with Journal(output.with_name(f".{output.name}.judged"), _fingerprint(config, problems, suite)) as journal:
+        try:
+            rows = judge_samples(table, programs, config, suite, journal)
+        except DataError as error:
+            raise DataError(f"{problems}: {error}") from None
+        write_outcomes(output, rows)
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.outcome] = counts.get(row.outcome, 0) + 1
