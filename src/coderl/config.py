@@ -582,6 +582,14 @@ class RunConfig(Section):
                         "set sample.sets.train.greedy: true, or other returns"
                     )
         test = self.evaluate.problem_set
+        sharded = [(f"sample.sets.{name}", name, each.shards, each.batch_problems) for name, each in self.sample.sets.items()]
+        sharded.append(("critical_sample", test, self.critical_sample.shards, self.critical_sample.batch_problems))
+        for key, name, shards, batch in sharded:
+            size = self.problems[name].size
+            if size is not None and shards > (batches := -(-size // batch)):
+                raise ValueError(
+                    f"{key}.shards is {shards}, but {size} problems are {batches} batches of {batch}; lower shards or batch_problems"
+                )
         drawn = self.sample.sets[test].samples_per_problem
         for key, most in (("pass_at", max(self.evaluate.pass_at)), ("n_at", max((k for _, k in self.evaluate.n_at), default=0))):
             if most > drawn:
@@ -677,7 +685,8 @@ def validate(model: type[S], data: Any, where: str) -> S:
                 lines.append(f"{where}: key '{key}' is missing")
             else:
                 given = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {problem['input']!r:.80})"
-                lines.append(f"{where}: key '{key}': {problem['msg']}{given}")
+                place = f"key '{key}': " if problem["loc"] else ""
+                lines.append(f"{where}: {place}{problem['msg'].removeprefix('Value error, ')}{given}")
         raise ConfigError("\n".join(lines)) from None
 
 
