@@ -334,7 +334,7 @@ def test_one_reward_changes_a_run_that_states_all_four(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"seed: 1\ndescription: caf\xe9\n", r"x\.yaml: line 2: not UTF-8 .*save the file as UTF-8"),
+        (b"seed: 1\ndescription: \xff\n", r"x\.yaml: line 2: not UTF-8 .*save the file as UTF-8"),
         (
             b"seed: 1\nreport:\n  example_programs: 1\nseed: 2\n",
             r"x\.yaml: not valid YAML: key 'seed' stands in line 1 and again in line 4",

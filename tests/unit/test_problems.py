@@ -103,7 +103,7 @@ def test_rows_survive_a_round_trip_and_give_equal_bytes(tmp_path: Path, name: st
             {"example_tests": {"kind": "assert", "asserts": ["assert 1"], "setup": 5}},
             "'example_tests': 'setup' must be a string of code, found 5",
         ),
-        ({"hidden_tests": {"kind": "stdin", "inputs": ["1"], "outputs": ["1"], "ouputs": []}}, "unknown key 'ouputs'; kind 'stdin' has"),
+        ({"hidden_tests": {"kind": "stdin", "inputs": ["1"], "outputs": ["1"], "result": []}}, "unknown key 'result'; kind 'stdin' has"),
         ({"hidden_tests": {"kind": "assert", "asserts": ["assert 1"], "inputs": []}}, "unknown key 'inputs'; kind 'assert' has"),
         ({"hidden_tests": "[" * 100_000}, "field 'hidden_tests' is not valid JSON (nested too deeply)"),
         (

@@ -78,7 +78,7 @@ def test_a_wrong_field_of_a_sample_names_row_and_field(tmp_path: Path, changes: 
     [
         ({"task_id": None}, "'task_id' must be a string, found None"),
         ({"sample_id": 0.0}, "'sample_id' must be an integer from 0, found 0.0"),
-        ({"suite": "hiden"}, "'suite' must be one of hidden, example, found 'hiden'"),
+        ({"suite": "secret"}, "'suite' must be one of hidden, example, found 'secret'"),
         ({"outcome": "passed"}, "'outcome' must be one of compile_error, runtime_error, failed_test, passed_test, found 'passed'"),
         ({"n_passed": "one"}, "'n_passed' must be an integer from 0, found 'one'"),
         ({"n_passed": 3}, "'n_passed' is 3, but there are 2 tests"),
