@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -30,17 +30,40 @@ Share = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 
 
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """The types inside a type such as `dict[str, list[int]] | None`."""
+    parts = get_args(annotation)
+    if not parts:
+        yield annotation
+    for part in parts:
+        yield from _leaves(part)
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    """What a value of lists and mappings holds."""
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _scalars(item)
+    else:
+        yield value
+
+
 class Section(BaseModel):
-    """A configuration section: immutable; unknown keys, infinities and truth values in place of numbers are errors."""
+    """A configuration section: immutable; unknown keys are errors, and so are numbers that are infinite, true or beyond 64 bits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
-            raise ValueError("needs a number; YAML reads yes, no, on and off as true or false")
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        leaves = list(_leaves(cls.model_fields[str(info.field_name)].annotation))
+        if bool in leaves or any(isinstance(leaf, type) and issubclass(leaf, BaseModel) for leaf in leaves):
+            return value  # a section checks its own
+        for item in _scalars(value):
+            if isinstance(item, bool) and (int in leaves or float in leaves):
+                raise ValueError("needs a number; YAML reads yes, no, on and off as true or false")
+            if isinstance(item, int | float) and int in leaves and abs(item) >= 2**63:
+                raise ValueError("needs a number of at most 64 bits")
         return value
 
 
@@ -353,7 +376,7 @@ class RunTestsConfig(Section):
 class TrainCriticConfig(Section):
     """The outcome critic (spec 5)."""
 
-    base_model: str | None = Field(None, description="Hub id or folder; null = start from the actor.")
+    base_model: Name | None = Field(None, description="Hub id or folder; null = start from the actor.")
     prompt: PromptConfig = PromptConfig()
     lengths: LengthsConfig = LengthsConfig()
     head: Literal["linear", "mlp"] = Field(
@@ -383,7 +406,7 @@ class ScoreConfig(Section):
 class TrainRepairConfig(Section):
     """The repair model (spec 7.3)."""
 
-    base_model: str | None = Field(None, description="Hub id or folder; null = start from the actor.")
+    base_model: Name | None = Field(None, description="Hub id or folder; null = start from the actor.")
     lengths: LengthsConfig = LengthsConfig(max_source_tokens=800, max_target_tokens=512)
     pairing: Literal["nearest", "random", "all"] = Field(
         "nearest", description="Which correct program is the target: by edit distance (ours), at random, all (RLTF)."
@@ -567,8 +590,10 @@ class RunConfig(Section):
                 if share and difficulty not in self.procedural.depths:
                     known = ", ".join(self.procedural.depths)
                     raise ValueError(f"problems.{name}.difficulty_shares has {difficulty}, which procedural.depths does not: {known}")
-        if self.problems["train"].with_solutions == 0:
-            raise ValueError("problems.train.with_solutions is 0, but warm_start learns from reference solutions; give at least 1, or null")
+        uses = {"train": "warm_start learns from them", self.evaluate.problem_set: "the table has a row of them"}
+        for name, use in uses.items():
+            if self.problems[name].with_solutions == 0:
+                raise ValueError(f"problems.{name}.with_solutions is 0: no reference solutions, but {use}; give at least 1, or null")
         return self
 
     @model_validator(mode="after")
@@ -670,6 +695,12 @@ def _valid_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
 
 def validate(model: type[S], data: Any, where: str) -> S:
     """Build `model` from plain data; raises ConfigError naming `where`, the key and the nearest valid key."""
+    try:
+        json.dumps(data, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{where}: holds half of a surrogate pair (such as \\ud800), which is no text; replace or remove it") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{where}: holds a mapping or list that is part of itself, or a number without end; write it out") from None
     try:
         return model.model_validate(data)
     except ValidationError as error:

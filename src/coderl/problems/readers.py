@@ -184,7 +184,7 @@ def _called_name(statement: str, code: str) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MBPP's programs have invalid escapes
             program, test = ast.parse(code), ast.parse(statement)
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError):  # ValueError: bytes that no program has
         return None
     defined = {node.name for node in ast.walk(program) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     calls = [node.func.id for node in ast.walk(test) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
