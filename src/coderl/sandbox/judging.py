@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import signal
 from dataclasses import dataclass, field
 from typing import Any
 
 from coderl.problems import AssertTests, InputOutputTests
 from coderl.records import DataError
-from coderl.sandbox import asserts
-from coderl.sandbox.checkers import PYTHON, equal_value, legacy_output, legacy_value, strict_output
+from coderl.sandbox.assertions import Assertions
+from coderl.sandbox.checkers import equal_value, legacy_output, legacy_value, strict_output
 from coderl.sandbox.inside import codec
 from coderl.sandbox.outcome import Checker, InfrastructureError, Job, Outcome, TestResult, aggregate
+from coderl.sandbox.outcome import error_of as _error
 from coderl.sandbox.worker import Run, Worker, WorkerDiedError
 
 MAX_LINE = 16 << 20
 """A longer line of answers is not read: no test of a benchmark expects a value that big."""
-_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 _decode = json.JSONDecoder().decode
 _FAILED, _PASSED = TestResult(False), TestResult(True)
 
@@ -34,16 +32,9 @@ class Answers:
     load_error: TestResult | None = None
     tests: list[list[Any]] = field(default_factory=list)
     """[index, answer, error] of consecutive tests from the first one on."""
+    steps: dict[int, list[list[Any]]] = field(default_factory=dict)
+    """[value, error, changed arguments] of the calls that a test consists of."""
     complete: bool = False
-
-
-def _error(value: Any) -> TestResult | None:
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and value[0]:
-        line = value[2] if isinstance(value[2], int) and not isinstance(value[2], bool) else None
-        # Addresses in messages are noise, to a repair model and to whoever compares two runs.
-        message = _ADDRESS.sub("0x...", str(value[1]))[:500] if value[1] is not None else None
-        return TestResult(False, value[0][:100], message, line)
-    return None
 
 
 def read_answers(data: bytes, first: int) -> Answers:
@@ -67,6 +58,8 @@ def read_answers(data: bytes, first: int) -> Answers:
             answers.loaded = answers.load_error is None
         elif row in (["end"], ["fresh"]):
             answers.complete = True
+        elif row[0] == "step" and len(row) == 4:
+            answers.steps.setdefault(first + len(answers.tests), []).append(row[1:])
         elif len(row) == 3 and isinstance(row[0], int) and row[0] == first + len(answers.tests):
             answers.tests.append(row)
     return answers
@@ -107,28 +100,19 @@ class Judging:
         self.tests = job.tests
         self.n_tests = len(job.tests)
         self.cpu, self.memory = 0.0, 0.0
-        self.words: list[str] = []
-        self.splits: list[asserts.Split | None] = []
-        self.inputs = self._inputs()
+        self.assertions: Assertions | None = None
+        self.inputs: list[Any] = self._inputs() if isinstance(job.tests, InputOutputTests) else []
 
     def _inputs(self) -> list[Any]:
         """What the child gets of every test: never what is expected."""
-        if isinstance(self.tests, InputOutputTests):
-            if len(self.tests.inputs) != len(self.tests.outputs):
-                raise DataError(f"job {self.job.id!r}: {len(self.tests.inputs)} inputs but {len(self.tests.outputs)} outputs")
-            if self.tests.kind == "stdin":
-                return [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
-            if not self.job.entry_point:
-                raise DataError(f"job {self.job.id!r}: tests of kind 'call' need entry_point, the name of the function")
-            return [[codec.plain(argument) for argument in arguments] for arguments in self.tests.inputs]
-        inputs: list[Any] = []
-        for statement in self.tests.asserts:
-            parts = asserts.split(statement, self.tests.setup)
-            word = secrets.token_hex(16)
-            self.splits.append(parts)
-            self.words.append(word)
-            inputs.append({"run": statement, "word": word} if parts is None else {"values": list(parts.calls)})
-        return inputs
+        assert isinstance(self.tests, InputOutputTests)
+        if len(self.tests.inputs) != len(self.tests.outputs):
+            raise DataError(f"job {self.job.id!r}: {len(self.tests.inputs)} inputs but {len(self.tests.outputs)} outputs")
+        if self.tests.kind == "stdin":
+            return [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
+        if not self.job.entry_point:
+            raise DataError(f"job {self.job.id!r}: tests of kind 'call' need entry_point, the name of the function")
+        return [[codec.plain(argument) for argument in arguments] for arguments in self.tests.inputs]
 
     def _run(self, first: int, last: int) -> tuple[Run, Answers]:
         job: dict[str, Any] = {
@@ -139,8 +123,8 @@ class Judging:
             "stop_at_first_error": self.stop,
             "entry_point": self.job.entry_point,
         }
-        if isinstance(self.tests, AssertTests):
-            job["setup"] = self.tests.setup
+        if self.assertions is not None:
+            job["setup"] = self.assertions.setup(first, last)
         return self._retried(job, first, last - first)
 
     def _retried(self, job: dict[str, Any], first: int, tests: int) -> tuple[Run, Answers]:
@@ -183,6 +167,9 @@ class Judging:
         if isinstance(compiled, list):
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}
+        if isinstance(self.tests, AssertTests):
+            self.assertions = Assertions(self.tests, self.job.entry_point, self._evaluate)
+            self.inputs = self.assertions.inputs
         results: list[TestResult] = []
         # Opening it empties the file, and with it the output of the tests before.
         alone = "/dev/stdout" in source
@@ -233,7 +220,13 @@ class Judging:
         if self.tests.kind != "stdin" and not answers.loaded:
             never = TestResult(False, "systemexit", "the program ended before it could be called")
             return [answers.load_error or end or never], None, True
-        results, start = self._compare(run, answers)
+        if self.assertions is not None:
+            found = self.assertions.compare(answers.tests, answers.steps, first, last, end)
+            if found is None:
+                return self._some(first, last)
+            results, start = found, 0
+        else:
+            results, start = self._compare(run, answers)
         reached = first + len(results)
         if reached < last and not (answers.complete and results):
             if self.stop and results and results[-1].error_class is not None:
@@ -255,9 +248,9 @@ class Judging:
 
     def _compare(self, run: Run, answers: Answers) -> tuple[list[TestResult], int]:
         """Results of the answered tests, and where the output of the last of them ends."""
+        assert isinstance(self.tests, InputOutputTests)
         results: list[TestResult] = []
         start = 0
-        values: list[tuple[int, asserts.Split, list[Any]]] = []
         for index, answer, error in answers.tests:
             if index >= self.n_tests:
                 break
@@ -266,24 +259,11 @@ class Judging:
                 end = answer if isinstance(answer, int) and start <= answer <= run.output_size else start
                 result = result or self._compare_output(index, start, end)
                 start = end
-            elif result is None and isinstance(self.tests, InputOutputTests):
+            elif result is None:
                 expected = self.tests.outputs[index]
                 right = legacy_value(expected, answer) if self.checker == "legacy" else equal_value(expected, answer)
                 result = _PASSED if right else _FAILED
-            elif result is None:
-                parts = self.splits[index]
-                if parts is None:
-                    result = _PASSED if answer == self.words[index] else _FAILED
-                elif not isinstance(answer, list) or len(answer) != len(parts.calls):
-                    result = _FAILED
-                elif parts.is_equality:
-                    result = _PASSED if equal_value(parts.expected, answer[0], PYTHON) else _FAILED
-                else:
-                    values.append((len(results), parts, answer))
-                    result = _FAILED
             results.append(result)
-        if values:
-            self._evaluate(values, results)
         return results, start
 
     def _compare_output(self, index: int, start: int, end: int) -> TestResult:
@@ -295,16 +275,11 @@ class Judging:
         right = legacy_output(text, expected) if self.checker == "legacy" else strict_output(text, expected)
         return _PASSED if right else _FAILED
 
-    def _evaluate(self, values: list[tuple[int, asserts.Split, list[Any]]], results: list[TestResult]) -> None:
-        """Expressions over returned values, in a child without the program."""
-        assert isinstance(self.tests, AssertTests)
-        tests = [{"expression": parts.expression, "values": answer} for _, parts, answer in values]
-        job = {"kind": "evaluate", "setup": f"{asserts.COMMON_IMPORTS}\n{self.tests.setup}", "inputs": tests, "first": 0}
+    def _evaluate(self, setup: str, tests: list[dict[str, Any]]) -> tuple[list[list[Any]], TestResult | None]:
+        """The tests' own code over what a program returned, in a child without the program."""
+        job = {"kind": "evaluate", "setup": setup, "inputs": tests, "first": 0}
         run, answers = self._retried(job, 0, len(tests))
-        for (position, _, _), row in zip(values, answers.tests, strict=False):
-            results[position] = _error(row[2]) or (_PASSED if row[1] is True else _FAILED)
-        for position, _, _ in values[len(answers.tests) :]:
-            results[position] = _end_of(run) or _FAILED
+        return answers.tests[: len(tests)], _end_of(run)
 
 
 def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool) -> Outcome:

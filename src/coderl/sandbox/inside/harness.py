@@ -6,6 +6,7 @@ program that is called or asserted on is loaded once. Every test ends with one l
     ["compiled"]                          the source compiled
     ["refused", class, message, line]     it did not
     ["loaded", error]                     module executed (call and assert)
+    ["step", value, error, changed]       one call of an assert test that consists of several
     [index, answer, error]                a test: end of its output (stdin) or a value (call, assert); error
     ["fresh"]                             the rest needs a fresh child
     ["end"]                               all tests were run
@@ -21,7 +22,7 @@ import os
 import types
 from typing import Any, NoReturn
 
-from . import codec
+from . import codec, replay
 from .child import PRISTINE, PROGRAM, Child, Error, World, describe, exit_error, finish, modules, new_module, next_test, prepare
 
 globals()["__builtins__"] = dict(builtins.__dict__)
@@ -165,6 +166,10 @@ def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
         try:
             if "values" in test:
                 answer = [codec.plain(eval(compile(text, TESTS, "eval", dont_inherit=True), space)) for text in test["values"]]
+            elif "steps" in test:
+                answer = run_steps(child, space, test)
+            elif "calls" in test:
+                answer = run_calls(child, space, test["calls"])
             else:
                 answer = run_guarded(space, test, job)
         except BaseException as failure:
@@ -173,6 +178,79 @@ def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
         if error is not None and job["stop_at_first_error"]:
             return
     child.write(b'["end"]\n')
+
+
+def run_steps(child: Child, space: dict[str, Any], test: dict[str, Any]) -> int:
+    """All calls of a check function, which knows what it checks as `_entry_0`; each answer is safe before the next call."""
+    for position, text in enumerate(test["entries"]):
+        space[f"_entry_{position}"] = eval(compile(text, TESTS, "eval", dont_inherit=True), space)
+    for text in test["steps"]:
+        value = codec.plain(eval(compile(text, TESTS, "eval", dont_inherit=True), space))
+        child.answer(["step", value, None, None])
+    return len(test["steps"])
+
+
+def run_calls(child: Child, space: dict[str, Any], calls: list[Any]) -> int:
+    """The calls of a test that runs elsewhere (replay.py); one that fails does not keep the next from being made."""
+    results: list[Any] = []
+    for target, args, kwargs in calls:
+        value = error = None
+        changed: list[Any] = []
+        result: Any = _NO_RESULT
+        try:
+            function = _called(space, results, target)
+            given = [_argument(space, results, form) for form in (*args, *(form for _, form in kwargs))]
+            result = function(*given[: len(args)], **{name: value for (name, _), value in zip(kwargs, given[len(args) :], strict=True)})
+            value = codec.plain(result)
+            for position, form in enumerate((*args, *(form for _, form in kwargs))):
+                if form[0] == "v" and isinstance(given[position], list | dict | set | bytearray):
+                    after = codec.plain(given[position])
+                    if after != form[1]:
+                        changed.append([position, after])
+        except BaseException as failure:
+            error = called(failure)
+        results.append(result)
+        child.answer(["step", value, error, changed])
+    return len(calls)
+
+
+_NO_RESULT = object()
+
+
+def _named(space: dict[str, Any], name: str) -> Any:
+    if name in space:
+        return space[name]
+    if name in _BUILTINS:
+        return _BUILTINS[name]
+    raise NameError(f"name {name!r} is not defined")
+
+
+def _referred(results: list[Any], path: list[Any]) -> Any:
+    found = results[path[1]]
+    for position in path[2:]:
+        found = found[position]
+    if found is _NO_RESULT:
+        raise ReferenceError("there is no such result")
+    return found
+
+
+def _called(space: dict[str, Any], results: list[Any], target: list[Any]) -> Any:
+    kind, *rest = target
+    if kind == "name":
+        return _named(space, rest[0])
+    if kind == "value":
+        return lambda: _named(space, rest[0])
+    if kind == "ref":
+        return _referred(results, target)
+    found = _referred(results, rest[0])
+    if kind == "get":
+        return lambda: getattr(found, rest[1])
+    return lambda *args: replay.OPERATIONS[rest[1]](found, *args)
+
+
+def _argument(space: dict[str, Any], results: list[Any], form: list[Any]) -> Any:
+    kind, what = form
+    return codec.value_of(what) if kind == "v" else _referred(results, what) if kind == "r" else _named(space, what)
 
 
 def run_guarded(space: dict[str, Any], test: dict[str, Any], job: dict[str, Any]) -> Any:
@@ -210,7 +288,8 @@ def run_evaluate(child: Child, job: dict[str, Any]) -> None:
     space = new_module("tests")
     child.write(b'["compiled"]\n')
     try:
-        exec(compile(job["setup"], TESTS, "exec", dont_inherit=True), space)
+        if job["setup"]:
+            exec(compile(job["setup"], TESTS, "exec", dont_inherit=True), space)
     except Exception:
         # Set-up code that needs the program's own classes: what is left of it has to do.
         space.setdefault("__name__", "tests")
@@ -220,6 +299,10 @@ def run_evaluate(child: Child, job: dict[str, Any]) -> None:
         answer: Any = None
         child.start_clock(index)
         try:
+            if "replay" in test:
+                answer = replay.run(test["setup"], test["replay"], test["names"], test["transcript"], new_module("tests"))
+                child.result(index, answer, None)
+                continue
             values = _decoded(test["values"])
             answer = False
             if values is not None:
