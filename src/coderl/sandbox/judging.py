@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +16,7 @@ from coderl.records import DataError
 from coderl.sandbox.assertions import Assertions
 from coderl.sandbox.checkers import equal_value, legacy_output, legacy_value, strict_output
 from coderl.sandbox.inside import codec
+from coderl.sandbox.inside.syscalls import FATAL_SIGNALS
 from coderl.sandbox.outcome import Checker, InfrastructureError, Job, Outcome, TestResult, aggregate
 from coderl.sandbox.outcome import error_of as _error
 from coderl.sandbox.worker import Run, Worker, WorkerDiedError
@@ -19,6 +24,8 @@ from coderl.sandbox.worker import Run, Worker, WorkerDiedError
 MAX_LINE = 16 << 20
 """A longer line of answers is not read: no test of a benchmark expects a value that big."""
 _decode = json.JSONDecoder().decode
+_LOOKS_AT_ITSELF = ("__file__", "argv", "inspect", "solution.py", "linecache", "traceback")
+"""Programs with one of these words find their own source in a file, as they would anywhere else."""
 _FAILED, _PASSED = TestResult(False), TestResult(True)
 
 
@@ -79,6 +86,8 @@ def source_error(program: str | bytes) -> TestResult | None:
 
 def _end_of(run: Run) -> TestResult | None:
     """The error that a child's early end stands for; None if it ended itself with status 0."""
+    if run.cause == 0 and run.status - 128 in FATAL_SIGNALS:  # how a shell says it; see syscalls.die_by_signals
+        return TestResult(False, signal.Signals(run.status - 128).name.lower(), signal.strsignal(run.status - 128))
     if run.cause:
         what = "CPU time" if run.cause == 1 else "wall time"
         return TestResult(False, "timeoutexception", f"{what} limit reached")
@@ -90,6 +99,35 @@ def _end_of(run: Run) -> TestResult | None:
             return TestResult(False, "memoryerror", "killed by the kernel for lack of memory")
         return TestResult(False, signal.Signals(number).name.lower(), signal.strsignal(number))
     return TestResult(False, "systemexit", f"exit status {run.status}") if run.status else None
+
+
+class _Gate:
+    """Children run side by side, but for one that has to be alone."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.count = 0
+        self.waiting = 0
+
+    @contextmanager
+    def running(self, alone: bool) -> Iterator[None]:
+        """While a child runs; alone: it starts when the others have ended, and until it ends none is started."""
+        with self.changed:
+            self.waiting += alone
+            self.changed.wait_for(lambda: self.count == 0 if alone else self.count >= 0 and not self.waiting)
+            self.waiting -= alone
+            self.count = -1 if alone else self.count + 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.count = 0 if alone else self.count - 1
+                self.changed.notify_all()
+
+
+_ALONE = _Gate()
+_ASLEEP = 0.005
+"""Share of the wall time that a program which only waits computes at most."""
 
 
 class Judging:
@@ -109,6 +147,9 @@ class Judging:
         if len(self.tests.inputs) != len(self.tests.outputs):
             raise DataError(f"job {self.job.id!r}: {len(self.tests.inputs)} inputs but {len(self.tests.outputs)} outputs")
         if self.tests.kind == "stdin":
+            for index, text in enumerate(self.tests.inputs):
+                if len(text) > self.worker.limits.max_file_mb << 20:
+                    raise DataError(f"job {self.job.id!r}: input {index} has {len(text) >> 20} MB; raise max_file_mb")
             return [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
         if not self.job.entry_point:
             raise DataError(f"job {self.job.id!r}: tests of kind 'call' need entry_point, the name of the function")
@@ -128,10 +169,15 @@ class Judging:
         return self._retried(job, first, last - first)
 
     def _retried(self, job: dict[str, Any], first: int, tests: int) -> tuple[Run, Answers]:
-        """Run one child; once more where the first run says nothing about the program."""
+        """Run one child; once more where the first run says nothing about the program.
+
+        A program that the backstop killed although it had been computing runs again while no other worker of this process does.
+        """
+        starved = False
         for attempt in (1, 2):
             try:
-                run = self.worker.run(job, tests)
+                with _ALONE.running(alone=starved):
+                    run = self.worker.run(job, tests)
             except WorkerDiedError as error:
                 if attempt == 2:
                     raise InfrastructureError(
@@ -139,16 +185,16 @@ class Judging:
                     ) from None
                 self.worker.restart()
                 continue
-            starved = run.cause == 2 and run.cpu_seconds > 0.1 * self.worker.limits.cpu_seconds
+            # It waited, or it got no processor: who computed in so much time waits no longer once it is alone.
+            starved = run.cause == 2 and run.cpu_seconds > _ASLEEP * self.worker.limits.wall
             killed = run.cause == 0 and run.status == -signal.SIGKILL
             harness = run.cause == 0 and run.status == 70
             if attempt == 1 and (starved or killed or harness):
+                if harness and not self.worker.works():  # a program can end with this status too
+                    self.worker.restart()
                 continue
-            answers = read_answers(run.answers, first)
-            answers.compiled |= "code" in job or job["kind"] == "evaluate"
-            if harness and not answers.compiled:
-                raise InfrastructureError(f"job {self.job.id!r}: the sandbox could not set a program up; is the disk or the memory full?")
             break
+        answers = read_answers(run.answers, first)
         self.cpu += run.cpu_seconds
         self.memory = max(self.memory, run.memory_mb - self.worker.memory_base)
         return run, answers
@@ -166,7 +212,15 @@ class Judging:
         compiled = self.worker.compile(source)
         if isinstance(compiled, list):
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
+        if compiled is None:
+            # Where the program is not executed, it cannot say that it does not compile.
+            run, answers = self._retried({"kind": "compile", "source": source}, 0, 1)
+            if not answers.compiled:
+                refused = answers.refused or _end_of(run) or TestResult(False, "systemexit", "the compiler ended")
+                return self._outcome([refused], compiled=False)
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}
+        if any(word in source for word in _LOOKS_AT_ITSELF):
+            self.code["file"] = source
         if isinstance(self.tests, AssertTests):
             self.assertions = Assertions(self.tests, self.job.entry_point, self._evaluate)
             self.inputs = self.assertions.inputs
@@ -175,15 +229,13 @@ class Judging:
         alone = "/dev/stdout" in source
         while len(results) < self.n_tests:
             first = len(results)
-            found, refusal, finished = self._some(first, first + 1 if alone else self.n_tests)
-            if refusal is not None:
-                return self._outcome([refusal], compiled=False)
+            found, finished = self._some(first, first + 1 if alone else self.n_tests)
             if self.tests.kind == "stdin" and not alone and first == 0:
                 doubt = next((index for index, result in enumerate(found) if not result.passed), 0)
                 if doubt:
                     # Right on the first test, not on a later one: in case something stayed behind from one test to the next,
                     # the first failure is run in a child of its own. If it stands, so do the others.
-                    again, _, _ = self._some(doubt, doubt + 1)
+                    again, _ = self._some(doubt, doubt + 1)
                     if again != found[doubt : doubt + 1]:
                         found, finished, alone = [*found[:doubt], *again], False, True
             results += found
@@ -206,20 +258,15 @@ class Judging:
             backend=self.worker.backend,
         )
 
-    def _some(self, first: int, last: int) -> tuple[list[TestResult], TestResult | None, bool]:
-        """Run tests first..last in one child; returns (results of one or more tests, the compiler's error, whether to stop there)."""
+    def _some(self, first: int, last: int) -> tuple[list[TestResult], bool]:
+        """Run tests first..last in one child; returns (results of one or more tests, whether to stop there)."""
         run, answers = self._run(first, last)
         end = _end_of(run)
         if end is not None and self._too_big(run.memory_mb):
             end = self._memory_error()
-        if answers.refused is not None and not answers.compiled:
-            return [], answers.refused, True
-        if not answers.compiled:
-            # Nothing of the program had run: it broke the compiler, or compiling it took too long.
-            return [], end or TestResult(False, "systemexit", "the compiler ended"), True
         if self.tests.kind != "stdin" and not answers.loaded:
             never = TestResult(False, "systemexit", "the program ended before it could be called")
-            return [answers.load_error or end or never], None, True
+            return [answers.load_error or end or never], True
         if self.assertions is not None:
             found = self.assertions.compare(answers.tests, answers.steps, first, last, end)
             if found is None:
@@ -230,15 +277,18 @@ class Judging:
         reached = first + len(results)
         if reached < last and not (answers.complete and results):
             if self.stop and results and results[-1].error_class is not None:
-                return results, None, True
+                return results, True
             if self.tests.kind == "stdin" and end is None:
                 results.append(self._compare_output(reached, start, run.output_size))
             else:
                 results.append(end or TestResult(False, "systemexit", "the program ended before it answered"))
+        if end is None and run.cpu_seconds > self.worker.limits.cpu_seconds * (last - first + 1):
+            # Its own time is watched while it runs; this is what the processes that it started and waited for have used.
+            results[-1] = TestResult(False, "timeoutexception", "CPU time limit reached, with its child processes")
         if self._too_big(run.memory_mb) and not any(result.error_class for result in results):
             results[-1] = self._memory_error()
         # After a time-out the rest is not run: the outcome is settled, and every further test would cost the limit again.
-        return results, None, run.cause != 0 and end is results[-1]
+        return results, run.cause != 0 and end is results[-1]
 
     def _too_big(self, memory_mb: float) -> bool:
         return memory_mb - self.worker.memory_base > self.worker.limits.memory_mb
@@ -257,7 +307,8 @@ class Judging:
             result = _error(error)
             if self.tests.kind == "stdin":
                 end = answer if isinstance(answer, int) and start <= answer <= run.output_size else start
-                result = result or self._compare_output(index, start, end)
+                if result is None or end - start > self.worker.limits.max_output_mb << 20:
+                    result = self._compare_output(index, start, end)
                 start = end
             elif result is None:
                 expected = self.tests.outputs[index]
@@ -280,6 +331,9 @@ class Judging:
         job = {"kind": "evaluate", "setup": setup, "inputs": tests, "first": 0}
         run, answers = self._retried(job, 0, len(tests))
         return answers.tests[: len(tests)], _end_of(run)
+
+
+os.register_at_fork(after_in_child=_ALONE.__init__)  # type: ignore[misc]
 
 
 def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool) -> Outcome:

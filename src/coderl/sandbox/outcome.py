@@ -92,8 +92,10 @@ def error_of(value: Any) -> TestResult | None:
     if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and value[0]:
         line = value[2] if isinstance(value[2], int) and not isinstance(value[2], bool) else None
         # Addresses in messages are noise, to a repair model and to whoever compares two runs.
-        message = _ADDRESS.sub("0x...", str(value[1]))[:500] if value[1] is not None else None
-        return TestResult(False, value[0][:100], message, line)
+        message = _ADDRESS.sub("0x...", str(value[1])[:4000])[:500] if value[1] is not None else None
+        # Files of outcomes are UTF-8, which lone surrogates are not.
+        clean = message.encode("utf-8", "replace").decode() if message is not None else None
+        return TestResult(False, value[0][:100] if value[0].isidentifier() else "exception", clean, line)
     return None
 
 

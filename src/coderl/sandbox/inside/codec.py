@@ -14,8 +14,9 @@ from typing import Any
 globals()["__builtins__"] = dict(builtins.__dict__)
 
 MAX_DEPTH = 100
-MAX_NODES = 100_000
+MAX_NODES = 1_000_000
 JSON_INTEGERS = 1 << 63
+_SIMPLE = {int, float, str, bool, type(None)}
 _bases = type.__dict__["__mro__"].__get__
 
 
@@ -45,6 +46,9 @@ def _many(values: Any, depth: int, budget: _Budget) -> list[Any]:
     budget.nodes -= len(found)
     if depth >= MAX_DEPTH or budget.nodes < 0:
         raise RecursionError
+    kinds = set(map(type, found))
+    if kinds <= _SIMPLE and (int not in kinds or all(-JSON_INTEGERS < value < JSON_INTEGERS for value in found if type(value) is int)):
+        return found  # most long values are lists of numbers
     return [_plain(value, depth + 1, budget) for value in found]
 
 

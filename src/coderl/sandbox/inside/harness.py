@@ -23,7 +23,7 @@ import types
 from typing import Any, NoReturn
 
 from . import codec, replay
-from .child import PRISTINE, PROGRAM, Child, Error, World, describe, exit_error, finish, modules, new_module, next_test, prepare
+from .child import PRISTINE, PROGRAM, Child, Error, World, describe, discard, exit_error, finish, modules, new_module, next_test, prepare, quietly
 
 globals()["__builtins__"] = dict(builtins.__dict__)
 
@@ -51,9 +51,11 @@ def run_stdin(child: Child, code: Any, job: dict[str, Any]) -> None:
         except BaseException as failure:
             error = describe(failure)
         late, stays = finish(shown)
-        if error is None:
-            error = late
-        space.clear()  # open files that were never closed are written out here, as at the exit of an interpreter
+        discard(space)  # open files that were never closed are written out here, as at the exit of an interpreter
+        if not shown.closed:
+            quietly(shown.flush)  # what destructors printed
+        error = error or late
+        child.leave_if_copy()
         end = child.output_end()
         child.result(index, end, error)
         if error is not None and job["stop_at_first_error"]:
@@ -116,6 +118,7 @@ def run_call(child: Child, code: Any, job: dict[str, Any]) -> None:
             answer = codec.plain(function(*codec.value_of(arguments)))
         except BaseException as failure:
             error = called(failure)
+        child.leave_if_copy()
         child.result(index, answer, error)
         if error is not None and job["stop_at_first_error"]:
             return
@@ -174,6 +177,7 @@ def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
                 answer = run_guarded(space, test, job)
         except BaseException as failure:
             error = called(failure)
+        child.leave_if_copy()
         child.result(index, answer, error)
         if error is not None and job["stop_at_first_error"]:
             return
@@ -259,13 +263,19 @@ def run_guarded(space: dict[str, Any], test: dict[str, Any], job: dict[str, Any]
 
     _BUILTINS.clear()
     _BUILTINS.update(PRISTINE)
-    names = {node.id for node in ast.walk(ast.parse(test["run"])) if isinstance(node, ast.Name)}
+    tree = ast.parse(test["run"])
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     guarded = dict(space)
     for name in names | {job.get("entry_point") or ""}:
         if isinstance(space.get(name), types.FunctionType) and space[name].__code__.co_filename == PROGRAM:
             guarded[name] = _guarded(space[name])
+    for statement in tree.body:  # check(Solution().f): what the check is given
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            call = statement.value
+            call.args = [ast.Call(ast.Name("_guarded_", ast.Load()), [part], []) for part in call.args if not isinstance(part, ast.Starred)]
+    guarded["_guarded_"] = lambda value: _guarded(value) if callable(value) and not isinstance(value, type) else value
     try:
-        exec(compile(test["run"], TESTS, "exec", dont_inherit=True), guarded)
+        exec(compile(ast.fix_missing_locations(tree), TESTS, "exec", dont_inherit=True), guarded)
     except ForeignValueError:
         return False
     except AssertionError as failure:
@@ -335,12 +345,16 @@ def main(child: Child, job: dict[str, Any]) -> NoReturn:
     if job["kind"] == "evaluate":
         run_evaluate(child, job)
         _os_exit(0)
+    if "file" in job:
+        child.write_source(job["file"])
     try:
         code = _unmarshal(job["code"]) if "code" in job else compile(job["source"], PROGRAM, "exec", dont_inherit=True)
     except BaseException as failure:
         child.answer(["refused", *describe(failure)])
         _os_exit(0)
     child.write(b'["compiled"]\n')
+    if job["kind"] == "compile":
+        _os_exit(0)
     try:
         {"stdin": run_stdin, "call": run_call, "assert": run_assert}[job["kind"]](child, code, job)
     except MemoryError as failure:  # in the harness: the program left it no room

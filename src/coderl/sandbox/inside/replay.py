@@ -147,10 +147,12 @@ class Session:
 
     def _change(self, arguments: list[Any], changed: Any) -> None:
         """What the program did to the lists, dicts and sets that it was given."""
-        for position, form in changed or ():
-            if isinstance(arguments[position], Remote) or _opaque(form):
-                continue
-            argument, value = arguments[position], codec.value_of(form)
+        for change in changed if isinstance(changed, list) else ():
+            match change:
+                case [int(position), form] if 0 <= position < len(arguments) and not _opaque(form):
+                    argument, value = arguments[position], codec.value_of(form)
+                case _:  # a forged line
+                    continue
             if type(argument) is not type(value):
                 continue
             if isinstance(argument, list | bytearray):
