@@ -89,7 +89,7 @@ WRITING = [
 ]
 
 LANGUAGE = [
-    passed("form feed and vertical space", "import sys\n\x0c\ndef f():\n    \x0creturn int(input())\nprint(f() * 2)"),
+    passed("form feed and vertical space", "import sys\n\x0c\ndef f():\n    return int(input())\n\x0cprint(f() * 2)"),
     passed("tabs", "def f(n):\n\tif n:\n\t\treturn n * 2\nprint(f(int(input())))"),
     passed("continued lines", "n = \\\n    int(input())\nprint(n \\\n * 2)"),
     passed("no newline at the end of source", "print(int(input()) * 2)#"),

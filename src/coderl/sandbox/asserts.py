@@ -76,11 +76,19 @@ class _Extract(ast.NodeTransformer):
         if isinstance(node, ast.Call) and (is_module or _root(node) not in self.known):
             self.calls.append(ast.unparse(node))
             return ast.copy_location(ast.Name(id=f"_value_{len(self.calls) - 1}", ctx=ast.Load()), node)
+        if isinstance(node, ast.Attribute | ast.Subscript) and _root(node) not in self.known and _calls(node):
+            # A part of what the program returned is for the program's process to take: `f(1)[0]`, `Point(1, 2).x`.
+            self.calls.append(ast.unparse(node))
+            return ast.copy_location(ast.Name(id=f"_value_{len(self.calls) - 1}", ctx=ast.Load()), node)
         if isinstance(node, ast.Name) and node.id not in self.known:
             # A variable of the program or of the set-up code: its value comes back like that of a call.
             self.calls.append(node.id)
             return ast.copy_location(ast.Name(id=f"_value_{len(self.calls) - 1}", ctx=ast.Load()), node)
         return self.generic_visit(node)
+
+
+def _calls(node: ast.AST) -> bool:
+    return any(isinstance(part, ast.Call) for part in ast.walk(node))
 
 
 def _root(node: ast.AST) -> str | None:

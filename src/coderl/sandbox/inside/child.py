@@ -187,6 +187,7 @@ def prepare(box: str) -> None:
     for name, module in (("<stdin>", World.given), ("<stdout>", World.shown)):
         module.buffer.raw.name = name
     sys.argv = [PROGRAM]
+    sys.path[:0] = [] if box in sys.path else [box]  # as the folder of a script is
     install_streams(World.given, World.shown)
 
 

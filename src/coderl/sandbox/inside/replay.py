@@ -28,6 +28,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "next": next,
     "len": len,
     "getitem": operator.getitem,
+    "setitem": operator.setitem,
+    "setattr": setattr,
     "contains": operator.contains,
     "str": str,
     "repr": repr,
@@ -51,6 +53,10 @@ _path = operator.attrgetter("_path_")
 
 class _Stop(BaseException):
     """The test asks for what no transcript can hold, or for too much."""
+
+
+class _NotPlain(BaseException):
+    """The test computes with an object of the program, as if it were a value: what comes of that proves nothing."""
 
 
 class ProgramError(Exception):
@@ -165,9 +171,11 @@ class Session:
 class Remote:
     """Stands for a name of the program, or for a result that is no plain value. Equal to nothing: such an object proves nothing."""
 
-    def __init__(self, session: Session, path: list[Any]) -> None:
-        self._session_ = session
-        self._path_: list[Any] | None = path
+    _session_: Session
+    _path_: list[Any] | None
+
+    def __init__(self, session: Session, path: list[Any] | None) -> None:
+        self.__dict__.update(_session_=session, _path_=path)
 
     def _value_(self) -> Any:
         """The value of a variable; an object stays what it is."""
@@ -208,18 +216,12 @@ class Unknown(Remote):
         return True
 
 
-class _Computed(Unknown):
-    def __init__(self, session: Session) -> None:
-        self._session_ = session
-        self._path_ = None
-
-
 def _strict(name: str) -> Any:
     def operate(self: Remote, *args: Any) -> Any:
         here = self._value_()
         if isinstance(here, Remote):
-            here = self._session_.ask(["op", here._path_, name], args)
-            return here if name != "iter" else iter(here)
+            found = self._session_.ask(["op", here._path_, name], args) if here._path_ else here
+            return found if name != "iter" else iter(found)
         return OPERATIONS[name](here, *args) if name != "iter" else iter(here)
 
     return operate
@@ -229,7 +231,9 @@ def _binary(name: str, reverse: bool) -> Any:
     def operate(self: Remote, other: Any) -> Any:
         here = self._value_()
         if isinstance(here, Remote):
-            return NotImplemented
+            if name in ("eq", "ne"):
+                return name == "ne"
+            raise _NotPlain
         return getattr(operator, name)(other, here) if reverse else getattr(operator, name)(here, other)
 
     return operate
@@ -243,9 +247,9 @@ def _equipped() -> None:
         setattr(Remote, f"__{plain}__", _binary(name, False))
         setattr(Remote, f"__r{plain}__", _binary(name, True))
         for spelled in (plain, "r" + plain):
-            setattr(Unknown, f"__{spelled}__", lambda self, *args: _Computed(self._session_))
+            setattr(Unknown, f"__{spelled}__", lambda self, *args: Unknown(self._session_, None))
     for name in ("neg", "abs", "round", "getitem"):
-        setattr(Unknown, f"__{name}__", lambda self, *args: _Computed(self._session_))
+        setattr(Unknown, f"__{name}__", lambda self, *args: Unknown(self._session_, None))
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Remote, f"__{name}__", _binary(name, False))
     for name, value in (("eq", True), ("ne", True), ("lt", True), ("le", True), ("gt", True), ("ge", True), ("contains", True)):
@@ -277,6 +281,8 @@ def run(setup: str, statement: str, names: list[str], transcript: list[Any], spa
             exec(compile(_Asserts().visit(ast.parse(source)), "tests.py", "exec", dont_inherit=True), space)
     except _Stop:
         session.live = False
+    except _NotPlain:
+        held = False
     except AssertionError as failure:
         held, error = False, session.error if failure is session.raised else None
     except BaseException as failure:
