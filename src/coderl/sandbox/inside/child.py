@@ -227,6 +227,7 @@ def finish(shown: Any) -> tuple[Error | None, bool]:
         stays = True
         quietly(_shutdown)
     if _callbacks():
+        stays = True  # whoever registered one has said good-bye for ever: multiprocessing works only once
         quietly(_run_callbacks)
     return flush(shown), stays
 
