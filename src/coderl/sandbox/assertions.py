@@ -27,8 +27,6 @@ Evaluate = Callable[[str, list[dict[str, Any]]], tuple[list[list[Any]], TestResu
 """(set-up code, tests) -> rows [index, answer, error] of a child without the program, and the error that stands for its early end."""
 
 
-
-
 def _has(form: Any, tag: str) -> bool:
     """Whether a part of a value is of a library type ("x"), which may equal built-in values, or an object ("o")."""
     if isinstance(form, dict):
@@ -178,7 +176,12 @@ class Assertions:
             return reply
         if reply[0] == "verdict":
             return error_of(reply[2]) or (_PASSED if reply[1] is True else _FAILED)
-        if reply[0] == "calls" and reply[1] == len(steps) and len(steps) < len(calls) and reply[2][: len(steps) + 1] == calls[: len(steps) + 1]:
+        if (
+            reply[0] == "calls"
+            and reply[1] == len(steps)
+            and len(steps) < len(calls)
+            and reply[2][: len(steps) + 1] == calls[: len(steps) + 1]
+        ):
             return end or _NEVER  # the very call that the program did not survive
         if reply[0] == "calls" and self.rounds < ROUNDS:
             self.inputs[index] = {"calls": reply[2]}

@@ -193,7 +193,7 @@ class _Rename(ast.NodeTransformer):
     def __init__(self, old: str, new: str) -> None:
         self.old, self.new = old, new
 
-    def visit_Name(self, node: ast.Name) -> Any:  # noqa: D102
+    def visit_Name(self, node: ast.Name) -> Any:
         return ast.copy_location(ast.Name(id=self.new, ctx=node.ctx), node) if node.id == self.old else node
 
 
@@ -259,10 +259,9 @@ def plan(statement: str, setup: str = "", entry_point: str | None = None, shared
             body = ast.parse(ast.unparse(function)).body[0]
             assert isinstance(body, ast.FunctionDef)
             for inner in body.body:
-                if isinstance(inner, ast.Assert):
-                    # A scope that shadows the parameter is none of ours to rename.
-                    if parameter in _bound(inner) or not take(_Rename(parameter, name).visit(inner.test)):
-                        return None
+                # A scope that shadows the parameter is none of ours to rename.
+                if isinstance(inner, ast.Assert) and (parameter in _bound(inner) or not take(_Rename(parameter, name).visit(inner.test))):
+                    return None
         elif not (_idle(node) or (isinstance(node, ast.Assign) and not _loaded(node.value))):
             return None
     no_calls = all(not part.calls for part in splits)
@@ -314,7 +313,9 @@ def setup_beside_program(setup: str, checks: frozenset[str], texts: tuple[str, .
     elsewhere = (frozenset().union(*map(_names_in, replayed)) | checks) - wanted
     kept = []
     for node in tree.body:
-        tests = isinstance(node, ast.FunctionDef) and node.name not in wanted and any(isinstance(part, ast.Assert) for part in ast.walk(node))
+        tests = (
+            isinstance(node, ast.FunctionDef) and node.name not in wanted and any(isinstance(part, ast.Assert) for part in ast.walk(node))
+        )
         if not (tests or (isinstance(node, ast.FunctionDef) and node.name in elsewhere)):
             kept.append(node)
     needed = wanted.union(*map(_loaded, kept))

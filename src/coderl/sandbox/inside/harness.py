@@ -23,7 +23,22 @@ import types
 from typing import Any, NoReturn
 
 from . import codec, replay
-from .child import PRISTINE, PROGRAM, Child, Error, World, describe, discard, exit_error, finish, modules, new_module, next_test, prepare, quietly
+from .child import (
+    PRISTINE,
+    PROGRAM,
+    Child,
+    Error,
+    World,
+    describe,
+    discard,
+    exit_error,
+    finish,
+    modules,
+    new_module,
+    next_test,
+    prepare,
+    quietly,
+)
 
 globals()["__builtins__"] = dict(builtins.__dict__)
 

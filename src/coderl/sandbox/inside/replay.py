@@ -35,7 +35,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "repr": repr,
 }
 """What a test may do to an object of the program besides calling it; `iter` gives all items at once."""
-_EXCEPTIONS = {kind.__name__.lower(): kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)}
+_EXCEPTIONS = {
+    kind.__name__.lower(): kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)
+}
 _ASSERT = ast.parse(
     """
 try:
@@ -165,7 +167,7 @@ class Session:
                 argument[:] = value
             elif isinstance(argument, dict | set):
                 argument.clear()
-                argument.update(value)  # type: ignore[arg-type]
+                argument.update(value)
 
 
 class Remote:
@@ -181,7 +183,7 @@ class Remote:
         """The value of a variable; an object stays what it is."""
         return self._session_.ask(["value", self._path_[1]]) if self._path_ and self._path_[0] == "name" else self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         return self._session_.ask(self._path_ or [], args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -209,7 +211,7 @@ class Unknown(Remote):
             raise AttributeError(name)
         return self._session_.ask(["get", self._path_, name]) if self._path_ else self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         return self._session_.ask(self._path_, args, kwargs) if self._path_ else self
 
     def __bool__(self) -> bool:
@@ -252,9 +254,10 @@ def _equipped() -> None:
         setattr(Unknown, f"__{name}__", lambda self, *args: Unknown(self._session_, None))
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Remote, f"__{name}__", _binary(name, False))
-    for name, value in (("eq", True), ("ne", True), ("lt", True), ("le", True), ("gt", True), ("ge", True), ("contains", True)):
-        setattr(Unknown, f"__{name}__", lambda self, *args, value=value: value)
-    for name, value in (("float", 0.0), ("int", 0), ("index", 0), ("len", 0), ("str", ""), ("repr", "")):
+    for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains"):
+        setattr(Unknown, f"__{name}__", lambda self, *args: True)
+    constants: tuple[tuple[str, Any], ...] = (("float", 0.0), ("int", 0), ("index", 0), ("len", 0), ("str", ""), ("repr", ""))
+    for name, value in constants:
         setattr(Unknown, f"__{name}__", lambda self, value=value: value)
     Unknown.__iter__ = lambda self: iter(())  # type: ignore[attr-defined]
     Unknown.__hash__ = Remote.__hash__  # type: ignore[method-assign]
