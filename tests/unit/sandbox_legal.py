@@ -184,6 +184,9 @@ LANGUAGE = [
     passed(
         "reference cycles with destructors", "class A:\n    def __del__(s): s.a = None\nfor _ in range(1000):\n    a = A(); a.a = a\n" + OK
     ),
+    passed("keys that are no names", "globals()[1] = globals()[None] = 2\nglobals()[(1,)] = open\n" + OK),
+    passed("objects that have no class", "class A:\n    __class__ = property(lambda s: 1 / 0)\na = A()\n" + OK),
+    passed("a destructor that changes the module", "class A:\n    def __del__(s): globals().clear()\na = A()\nb = A()\n" + OK),
     passed("a destructor that raises", "class A:\n    def __del__(s): 1 / 0\na = A()\n" + OK),
     passed(
         "recursion in a destructor",

@@ -15,7 +15,8 @@ from sandbox_programs import DOUBLE, OK, Case
 
 from coderl.sandbox import Job, Limits, Outcome, judge_many
 
-LIMITS = Limits(cpu_seconds=1, wall_seconds=3, memory_mb=128)
+LIMITS = Limits(cpu_seconds=0.5, wall_seconds=3, memory_mb=128)
+"""For what never ends."""
 ROOM = Limits(cpu_seconds=8, memory_mb=128)
 """For what a slow machine needs time to do: touching memory, filling output, compiling 10 MB."""
 SUITES = {
@@ -27,7 +28,7 @@ SUITES = {
 
 
 def limits_of(case: Case) -> Limits:
-    never_ends = case.error_class == "timeoutexception"
+    never_ends = case.error_class == "timeoutexception" or "endless" in case.name or case.name in sandbox_exhaustion.SHORT
     return LIMITS if never_ends else ROOM
 
 

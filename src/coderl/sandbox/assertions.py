@@ -183,7 +183,9 @@ class Assertions:
             and reply[2][: len(steps) + 1] == calls[: len(steps) + 1]
         ):
             return end or _NEVER  # the very call that the program did not survive
-        if reply[0] == "calls" and self.rounds < ROUNDS:
+        if reply[0] != "calls":
+            return _FAILED  # replayable but for what this program returned: an object where it is none of the program's to have one
+        if self.rounds < ROUNDS:
             self.inputs[index] = {"calls": reply[2]}
         else:
             self.inputs[index] = self._guarded(index)

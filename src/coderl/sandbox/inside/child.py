@@ -153,13 +153,13 @@ def new_module(name: str) -> dict[str, Any]:
     return space
 
 
-_DATA = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+_CODE = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 
 def discard(space: dict[str, Any]) -> None:
     """Empty a namespace at the end of a program: its data first, so that destructors still find functions, classes and modules."""
     for name in list(space):
-        if name[:2] != "__" and not isinstance(space[name], _DATA):
+        if type(name) is str and name[:2] != "__" and not issubclass(type(space.get(name)), _CODE):
             space[name] = None
     space.clear()
 
