@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
-import secrets
+import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from coderl.problems import AssertTests, InputOutputTests
 from coderl.records import DataError
-from coderl.sandbox import asserts
-from coderl.sandbox.checkers import PYTHON, equal_value, legacy_output, legacy_value, strict_output
+from coderl.sandbox.assertions import Assertions
+from coderl.sandbox.checkers import equal_value, legacy_output, legacy_value, strict_output
 from coderl.sandbox.inside import codec
+from coderl.sandbox.inside.syscalls import FATAL_SIGNALS
 from coderl.sandbox.outcome import Checker, InfrastructureError, Job, Outcome, TestResult, aggregate
+from coderl.sandbox.outcome import error_of as _error
 from coderl.sandbox.worker import Run, Worker, WorkerDiedError
 
 MAX_LINE = 16 << 20
 """A longer line of answers is not read: no test of a benchmark expects a value that big."""
-_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 _decode = json.JSONDecoder().decode
+_LOOKS_AT_ITSELF = ("__file__", "argv", "inspect", "solution.py", "linecache", "traceback")
+"""Programs with one of these words find their own source in a file, as they would anywhere else."""
 _FAILED, _PASSED = TestResult(False), TestResult(True)
 
 
@@ -34,16 +39,9 @@ class Answers:
     load_error: TestResult | None = None
     tests: list[list[Any]] = field(default_factory=list)
     """[index, answer, error] of consecutive tests from the first one on."""
+    steps: dict[int, list[list[Any]]] = field(default_factory=dict)
+    """[value, error, changed arguments] of the calls that a test consists of."""
     complete: bool = False
-
-
-def _error(value: Any) -> TestResult | None:
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and value[0]:
-        line = value[2] if isinstance(value[2], int) and not isinstance(value[2], bool) else None
-        # Addresses in messages are noise, to a repair model and to whoever compares two runs.
-        message = _ADDRESS.sub("0x...", str(value[1]))[:500] if value[1] is not None else None
-        return TestResult(False, value[0][:100], message, line)
-    return None
 
 
 def read_answers(data: bytes, first: int) -> Answers:
@@ -67,6 +65,8 @@ def read_answers(data: bytes, first: int) -> Answers:
             answers.loaded = answers.load_error is None
         elif row in (["end"], ["fresh"]):
             answers.complete = True
+        elif row[0] == "step" and len(row) == 4:
+            answers.steps.setdefault(first + len(answers.tests), []).append(row[1:])
         elif len(row) == 3 and isinstance(row[0], int) and row[0] == first + len(answers.tests):
             answers.tests.append(row)
     return answers
@@ -86,6 +86,8 @@ def source_error(program: str | bytes) -> TestResult | None:
 
 def _end_of(run: Run) -> TestResult | None:
     """The error that a child's early end stands for; None if it ended itself with status 0."""
+    if run.cause == 0 and run.status - 128 in FATAL_SIGNALS:  # how a shell says it; see syscalls.die_by_signals
+        return TestResult(False, signal.Signals(run.status - 128).name.lower(), signal.strsignal(run.status - 128))
     if run.cause:
         what = "CPU time" if run.cause == 1 else "wall time"
         return TestResult(False, "timeoutexception", f"{what} limit reached")
@@ -99,6 +101,35 @@ def _end_of(run: Run) -> TestResult | None:
     return TestResult(False, "systemexit", f"exit status {run.status}") if run.status else None
 
 
+class _Gate:
+    """Children run side by side, but for one that has to be alone."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.count = 0
+        self.waiting = 0
+
+    @contextmanager
+    def running(self, alone: bool) -> Iterator[None]:
+        """While a child runs; alone: it starts when the others have ended, and until it ends none is started."""
+        with self.changed:
+            self.waiting += alone
+            self.changed.wait_for(lambda: self.count == 0 if alone else self.count >= 0 and not self.waiting)
+            self.waiting -= alone
+            self.count = -1 if alone else self.count + 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.count = 0 if alone else self.count - 1
+                self.changed.notify_all()
+
+
+_ALONE = _Gate()
+_ASLEEP = 0.005
+"""Share of the wall time that a program which only waits computes at most."""
+
+
 class Judging:
     """Judges one job on one worker."""
 
@@ -107,28 +138,22 @@ class Judging:
         self.tests = job.tests
         self.n_tests = len(job.tests)
         self.cpu, self.memory = 0.0, 0.0
-        self.words: list[str] = []
-        self.splits: list[asserts.Split | None] = []
-        self.inputs = self._inputs()
+        self.assertions: Assertions | None = None
+        self.inputs: list[Any] = self._inputs() if isinstance(job.tests, InputOutputTests) else []
 
     def _inputs(self) -> list[Any]:
         """What the child gets of every test: never what is expected."""
-        if isinstance(self.tests, InputOutputTests):
-            if len(self.tests.inputs) != len(self.tests.outputs):
-                raise DataError(f"job {self.job.id!r}: {len(self.tests.inputs)} inputs but {len(self.tests.outputs)} outputs")
-            if self.tests.kind == "stdin":
-                return [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
-            if not self.job.entry_point:
-                raise DataError(f"job {self.job.id!r}: tests of kind 'call' need entry_point, the name of the function")
-            return [[codec.plain(argument) for argument in arguments] for arguments in self.tests.inputs]
-        inputs: list[Any] = []
-        for statement in self.tests.asserts:
-            parts = asserts.split(statement, self.tests.setup)
-            word = secrets.token_hex(16)
-            self.splits.append(parts)
-            self.words.append(word)
-            inputs.append({"run": statement, "word": word} if parts is None else {"values": list(parts.calls)})
-        return inputs
+        assert isinstance(self.tests, InputOutputTests)
+        if len(self.tests.inputs) != len(self.tests.outputs):
+            raise DataError(f"job {self.job.id!r}: {len(self.tests.inputs)} inputs but {len(self.tests.outputs)} outputs")
+        if self.tests.kind == "stdin":
+            for index, text in enumerate(self.tests.inputs):
+                if len(text) > self.worker.limits.max_file_mb << 20:
+                    raise DataError(f"job {self.job.id!r}: input {index} has {len(text) >> 20} MB; raise max_file_mb")
+            return [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
+        if not self.job.entry_point:
+            raise DataError(f"job {self.job.id!r}: tests of kind 'call' need entry_point, the name of the function")
+        return [[codec.plain(argument) for argument in arguments] for arguments in self.tests.inputs]
 
     def _run(self, first: int, last: int) -> tuple[Run, Answers]:
         job: dict[str, Any] = {
@@ -139,15 +164,20 @@ class Judging:
             "stop_at_first_error": self.stop,
             "entry_point": self.job.entry_point,
         }
-        if isinstance(self.tests, AssertTests):
-            job["setup"] = self.tests.setup
+        if self.assertions is not None:
+            job["setup"] = self.assertions.setup(first, last)
         return self._retried(job, first, last - first)
 
     def _retried(self, job: dict[str, Any], first: int, tests: int) -> tuple[Run, Answers]:
-        """Run one child; once more where the first run says nothing about the program."""
+        """Run one child; once more where the first run says nothing about the program.
+
+        A program that the backstop killed although it had been computing runs again while no other worker of this process does.
+        """
+        starved = False
         for attempt in (1, 2):
             try:
-                run = self.worker.run(job, tests)
+                with _ALONE.running(alone=starved):
+                    run = self.worker.run(job, tests)
             except WorkerDiedError as error:
                 if attempt == 2:
                     raise InfrastructureError(
@@ -155,16 +185,16 @@ class Judging:
                     ) from None
                 self.worker.restart()
                 continue
-            starved = run.cause == 2 and run.cpu_seconds > 0.1 * self.worker.limits.cpu_seconds
+            # It waited, or it got no processor: who computed in so much time waits no longer once it is alone.
+            starved = run.cause == 2 and run.cpu_seconds > _ASLEEP * self.worker.limits.wall
             killed = run.cause == 0 and run.status == -signal.SIGKILL
             harness = run.cause == 0 and run.status == 70
             if attempt == 1 and (starved or killed or harness):
+                if harness and not self.worker.works():  # a program can end with this status too
+                    self.worker.restart()
                 continue
-            answers = read_answers(run.answers, first)
-            answers.compiled |= "code" in job or job["kind"] == "evaluate"
-            if harness and not answers.compiled:
-                raise InfrastructureError(f"job {self.job.id!r}: the sandbox could not set a program up; is the disk or the memory full?")
             break
+        answers = read_answers(run.answers, first)
         self.cpu += run.cpu_seconds
         self.memory = max(self.memory, run.memory_mb - self.worker.memory_base)
         return run, answers
@@ -182,21 +212,30 @@ class Judging:
         compiled = self.worker.compile(source)
         if isinstance(compiled, list):
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
+        if compiled is None:
+            # Where the program is not executed, it cannot say that it does not compile.
+            run, answers = self._retried({"kind": "compile", "source": source}, 0, 1)
+            if not answers.compiled:
+                refused = answers.refused or _end_of(run) or TestResult(False, "systemexit", "the compiler ended")
+                return self._outcome([refused], compiled=False)
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}
+        if any(word in source for word in _LOOKS_AT_ITSELF):
+            self.code["file"] = source
+        if isinstance(self.tests, AssertTests):
+            self.assertions = Assertions(self.tests, self.job.entry_point, self._evaluate)
+            self.inputs = self.assertions.inputs
         results: list[TestResult] = []
         # Opening it empties the file, and with it the output of the tests before.
         alone = "/dev/stdout" in source
         while len(results) < self.n_tests:
             first = len(results)
-            found, refusal, finished = self._some(first, first + 1 if alone else self.n_tests)
-            if refusal is not None:
-                return self._outcome([refusal], compiled=False)
+            found, finished = self._some(first, first + 1 if alone else self.n_tests)
             if self.tests.kind == "stdin" and not alone and first == 0:
                 doubt = next((index for index, result in enumerate(found) if not result.passed), 0)
                 if doubt:
                     # Right on the first test, not on a later one: in case something stayed behind from one test to the next,
                     # the first failure is run in a child of its own. If it stands, so do the others.
-                    again, _, _ = self._some(doubt, doubt + 1)
+                    again, _ = self._some(doubt, doubt + 1)
                     if again != found[doubt : doubt + 1]:
                         found, finished, alone = [*found[:doubt], *again], False, True
             results += found
@@ -219,33 +258,37 @@ class Judging:
             backend=self.worker.backend,
         )
 
-    def _some(self, first: int, last: int) -> tuple[list[TestResult], TestResult | None, bool]:
-        """Run tests first..last in one child; returns (results of one or more tests, the compiler's error, whether to stop there)."""
+    def _some(self, first: int, last: int) -> tuple[list[TestResult], bool]:
+        """Run tests first..last in one child; returns (results of one or more tests, whether to stop there)."""
         run, answers = self._run(first, last)
         end = _end_of(run)
         if end is not None and self._too_big(run.memory_mb):
             end = self._memory_error()
-        if answers.refused is not None and not answers.compiled:
-            return [], answers.refused, True
-        if not answers.compiled:
-            # Nothing of the program had run: it broke the compiler, or compiling it took too long.
-            return [], end or TestResult(False, "systemexit", "the compiler ended"), True
         if self.tests.kind != "stdin" and not answers.loaded:
             never = TestResult(False, "systemexit", "the program ended before it could be called")
-            return [answers.load_error or end or never], None, True
-        results, start = self._compare(run, answers)
+            return [answers.load_error or end or never], True
+        if self.assertions is not None:
+            found = self.assertions.compare(answers.tests, answers.steps, first, last, end)
+            if found is None:
+                return self._some(first, last)
+            results, start = found, 0
+        else:
+            results, start = self._compare(run, answers)
         reached = first + len(results)
         if reached < last and not (answers.complete and results):
             if self.stop and results and results[-1].error_class is not None:
-                return results, None, True
+                return results, True
             if self.tests.kind == "stdin" and end is None:
                 results.append(self._compare_output(reached, start, run.output_size))
             else:
                 results.append(end or TestResult(False, "systemexit", "the program ended before it answered"))
+        if end is None and run.cpu_seconds > self.worker.limits.cpu_seconds * (last - first + 1):
+            # Its own time is watched while it runs; this is what the processes that it started and waited for have used.
+            results[-1] = TestResult(False, "timeoutexception", "CPU time limit reached, with its child processes")
         if self._too_big(run.memory_mb) and not any(result.error_class for result in results):
             results[-1] = self._memory_error()
         # After a time-out the rest is not run: the outcome is settled, and every further test would cost the limit again.
-        return results, None, run.cause != 0 and end is results[-1]
+        return results, run.cause != 0 and end is results[-1]
 
     def _too_big(self, memory_mb: float) -> bool:
         return memory_mb - self.worker.memory_base > self.worker.limits.memory_mb
@@ -255,35 +298,23 @@ class Judging:
 
     def _compare(self, run: Run, answers: Answers) -> tuple[list[TestResult], int]:
         """Results of the answered tests, and where the output of the last of them ends."""
+        assert isinstance(self.tests, InputOutputTests)
         results: list[TestResult] = []
         start = 0
-        values: list[tuple[int, asserts.Split, list[Any]]] = []
         for index, answer, error in answers.tests:
             if index >= self.n_tests:
                 break
             result = _error(error)
             if self.tests.kind == "stdin":
                 end = answer if isinstance(answer, int) and start <= answer <= run.output_size else start
-                result = result or self._compare_output(index, start, end)
+                if result is None or end - start > self.worker.limits.max_output_mb << 20:
+                    result = self._compare_output(index, start, end)
                 start = end
-            elif result is None and isinstance(self.tests, InputOutputTests):
+            elif result is None:
                 expected = self.tests.outputs[index]
                 right = legacy_value(expected, answer) if self.checker == "legacy" else equal_value(expected, answer)
                 result = _PASSED if right else _FAILED
-            elif result is None:
-                parts = self.splits[index]
-                if parts is None:
-                    result = _PASSED if answer == self.words[index] else _FAILED
-                elif not isinstance(answer, list) or len(answer) != len(parts.calls):
-                    result = _FAILED
-                elif parts.is_equality:
-                    result = _PASSED if equal_value(parts.expected, answer[0], PYTHON) else _FAILED
-                else:
-                    values.append((len(results), parts, answer))
-                    result = _FAILED
             results.append(result)
-        if values:
-            self._evaluate(values, results)
         return results, start
 
     def _compare_output(self, index: int, start: int, end: int) -> TestResult:
@@ -295,16 +326,14 @@ class Judging:
         right = legacy_output(text, expected) if self.checker == "legacy" else strict_output(text, expected)
         return _PASSED if right else _FAILED
 
-    def _evaluate(self, values: list[tuple[int, asserts.Split, list[Any]]], results: list[TestResult]) -> None:
-        """Expressions over returned values, in a child without the program."""
-        assert isinstance(self.tests, AssertTests)
-        tests = [{"expression": parts.expression, "values": answer} for _, parts, answer in values]
-        job = {"kind": "evaluate", "setup": f"{asserts.COMMON_IMPORTS}\n{self.tests.setup}", "inputs": tests, "first": 0}
+    def _evaluate(self, setup: str, tests: list[dict[str, Any]]) -> tuple[list[list[Any]], TestResult | None]:
+        """The tests' own code over what a program returned, in a child without the program."""
+        job = {"kind": "evaluate", "setup": setup, "inputs": tests, "first": 0}
         run, answers = self._retried(job, 0, len(tests))
-        for (position, _, _), row in zip(values, answers.tests, strict=False):
-            results[position] = _error(row[2]) or (_PASSED if row[1] is True else _FAILED)
-        for position, _, _ in values[len(answers.tests) :]:
-            results[position] = _end_of(run) or _FAILED
+        return answers.tests[: len(tests)], _end_of(run)
+
+
+os.register_at_fork(after_in_child=_ALONE.__init__)  # type: ignore[misc]
 
 
 def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool) -> Outcome:

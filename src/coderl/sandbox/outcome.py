@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from coderl.problems import Tests
 from coderl.records import DataError
 from coderl.records import Outcome as OutcomeName
 
 Checker = Literal["strict", "legacy"]
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 
 class InfrastructureError(RuntimeError):
@@ -83,6 +85,18 @@ class TestResult:
     error_line: int | None = None
 
     __test__ = False  # no test class of pytest
+
+
+def error_of(value: Any) -> TestResult | None:
+    """The result that [class, message, line] stands for; None for what is no error."""
+    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and value[0]:
+        line = value[2] if isinstance(value[2], int) and not isinstance(value[2], bool) else None
+        # Addresses in messages are noise, to a repair model and to whoever compares two runs.
+        message = _ADDRESS.sub("0x...", str(value[1])[:4000])[:500] if value[1] is not None else None
+        # Files of outcomes are UTF-8, which lone surrogates are not.
+        clean = message.encode("utf-8", "replace").decode() if message is not None else None
+        return TestResult(False, value[0][:100] if value[0].isidentifier() else "exception", clean, line)
+    return None
 
 
 def aggregate(

@@ -84,7 +84,7 @@ class Worker:
         self._alive: int | None = None
         self._errors: IO[bytes] | None = None
         try:
-            self._start()
+            self._start_twice()
         except BaseException:
             self.close()
             raise
@@ -106,6 +106,17 @@ class Worker:
                 Path(self._folder, name).touch()
             settings["folder"] = self._folder
         return settings
+
+    def _start_twice(self) -> None:
+        """Start; once more if it fails, because what fails once (no process, no memory, no descriptor to be had) may not last."""
+        try:
+            self._start()
+        except (InfrastructureError, OSError):
+            self._end()
+            try:
+                self._start()
+            except OSError as error:
+                raise InfrastructureError(f"cannot start a sandbox worker: {error}") from None
 
     def _start(self) -> None:
         if not sys.platform.startswith("linux"):
@@ -169,6 +180,17 @@ class Worker:
 
     def _measure_base(self) -> None:
         """Memory of a program that does nothing; and proof that a pass is possible at all."""
+        self.memory_base = self._canary().memory_mb
+
+    def works(self) -> bool:
+        """Whether a program that does nothing wrong still runs as it should."""
+        try:
+            self._canary()
+        except InfrastructureError:
+            return False
+        return True
+
+    def _canary(self) -> Run:
         job = {"kind": "stdin", "source": "print(6 * 7)", "inputs": [b""], "first": 0, "stop_at_first_error": False}
         try:
             run = self.run(job, 1)
@@ -176,7 +198,7 @@ class Worker:
             raise self._failed(str(error)) from None
         if run.status or self.output(0, run.output_size) != b"42\n":
             raise self._failed(f"its first program ended with status {run.status} and {run.answers[:500]!r}")
-        self.memory_base = run.memory_mb
+        return run
 
     def compile(self, source: str) -> bytes | list[Any] | None:
         """The marshalled code; or the compiler's error; or None: the source has to be compiled in a child of its own."""
@@ -244,7 +266,7 @@ class Worker:
             raise InfrastructureError("the judge is closing")
         self._end()
         self._dirty = False
-        self._start()
+        self._start_twice()
 
     def _end(self) -> None:
         for file in self._files:

@@ -29,6 +29,7 @@ _dump, _cpu, _wall = json.dumps, time.process_time, time.monotonic
 _pack, _os_open, _close, _lseek = struct.pack_into, os.open, os.close, os.lseek
 _write, _pwrite, _truncate, _dup2, _shutdown = os.write, os.pwrite, os.ftruncate, os.dup2, threading._shutdown  # type: ignore[attr-defined]
 _threads, _callbacks, _run_callbacks = threading._active, atexit._ncallbacks, atexit._run_exitfuncs  # type: ignore[attr-defined]
+_getpid, _os_exit = os.getpid, os._exit
 _stderr, modules, _restore_limit, _chdir = sys.stderr, sys.modules, sys.setrecursionlimit, os.chdir
 PRISTINE: dict[str, Any] = {}
 """The builtins before the program."""
@@ -40,6 +41,7 @@ class Child:
     def __init__(self, folder: str, page: Any, answers: int, given: int, shown: int) -> None:
         self.folder, self.page, self.answers, self.given, self.shown = folder, page, answers, given, shown
         self.test = self.length = 0
+        self.process = 0
 
     def close(self) -> None:
         """Close the files (in the parent)."""
@@ -65,9 +67,21 @@ class Child:
         else:
             self.answer([test, value, error])
 
+    def leave_if_copy(self) -> None:
+        """A copy of the program that it forked and let run on ends here; only the original answers."""
+        if _getpid() != self.process:
+            _os_exit(0)
+
+    def write_source(self, text: str) -> None:
+        """The program's own file, for programs that look at themselves."""
+        with open(PROGRAM, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+
     def start_clock(self, test: int = 0) -> None:
         """The time limit counts from here."""
         self.test = test
+        if not self.process:
+            self.process = _getpid()
         _pack("<dd", self.page, 0, _cpu(), _wall())
 
     def provide(self, text: bytes) -> None:
@@ -139,6 +153,17 @@ def new_module(name: str) -> dict[str, Any]:
     return space
 
 
+_CODE = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+
+
+def discard(space: dict[str, Any]) -> None:
+    """Empty a namespace at the end of a program: its data first, so that destructors still find functions, classes and modules."""
+    for name in list(space):
+        if type(name) is str and name[:2] != "__" and not issubclass(type(space.get(name)), _CODE):
+            space[name] = None
+    space.clear()
+
+
 def _standard_input() -> Any:
     return _Text(_Reader(_File(0, "r", closefd=False), 8192), "utf-8", "strict")
 
@@ -162,6 +187,7 @@ def prepare(box: str) -> None:
     for name, module in (("<stdin>", World.given), ("<stdout>", World.shown)):
         module.buffer.raw.name = name
     sys.argv = [PROGRAM]
+    sys.path[:0] = [] if box in sys.path else [box]  # as the folder of a script is
     install_streams(World.given, World.shown)
 
 
@@ -196,17 +222,23 @@ def quietly(function: Any) -> None:
 
 def finish(shown: Any) -> tuple[Error | None, bool]:
     """What the interpreter does at exit: wait for threads, run callbacks, flush. Returns (error, whether state stays behind)."""
-    error: Error | None = None
     stays = False
     if len(_threads) > 1 or "concurrent.futures.thread" in modules:
         stays = True
         quietly(_shutdown)
     if _callbacks():
+        stays = True  # whoever registered one has said good-bye for ever: multiprocessing works only once
         quietly(_run_callbacks)
+    return flush(shown), stays
+
+
+def flush(shown: Any) -> Error | None:
+    """Write out what standard output holds back; returns the first error."""
+    error: Error | None = None
     for stream in (shown,) if sys.stdout is shown else (sys.stdout, shown):
         try:
             if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
         except BaseException as failure:
             error = error or describe(failure)
-    return error, stays
+    return error

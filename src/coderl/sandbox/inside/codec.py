@@ -14,8 +14,9 @@ from typing import Any
 globals()["__builtins__"] = dict(builtins.__dict__)
 
 MAX_DEPTH = 100
-MAX_NODES = 100_000
+MAX_NODES = 1_000_000
 JSON_INTEGERS = 1 << 63
+_SIMPLE = {int, float, str, bool, type(None)}
 _bases = type.__dict__["__mro__"].__get__
 
 
@@ -28,7 +29,8 @@ def plain(value: Any) -> Any:
     """`value` as JSON: null, booleans, strings, floats, small integers and lists stand for themselves.
 
     The rest is an object with one key: "i" integer in hexadecimal, "t" tuple, "d" dict as pairs, "s" set, "f" frozenset,
-    "b" bytes in hexadecimal, "y" bytearray, "c" complex, "o" anything else. Cycles and values deeper than MAX_DEPTH or of
+    "b" bytes in hexadecimal, "y" bytearray, "c" complex, "x" a value of the library (decimal, fraction, date, deque, range), "o"
+    anything else. Cycles and values deeper than MAX_DEPTH or of
     more than MAX_NODES parts become "o".
     """
     kind = type(value)
@@ -45,6 +47,9 @@ def _many(values: Any, depth: int, budget: _Budget) -> list[Any]:
     budget.nodes -= len(found)
     if depth >= MAX_DEPTH or budget.nodes < 0:
         raise RecursionError
+    kinds = set(map(type, found))
+    if kinds <= _SIMPLE and (int not in kinds or all(-JSON_INTEGERS < value < JSON_INTEGERS for value in found if type(value) is int)):
+        return found  # most long values are lists of numbers
     return [_plain(value, depth + 1, budget) for value in found]
 
 
@@ -77,7 +82,41 @@ def _plain(value: Any, depth: int, budget: _Budget) -> Any:
             return {"y": bytearray.hex(value)}
         if kind is complex:
             return {"c": [value.real, value.imag]}
-    return {"o": str(type.__dict__["__name__"].__get__(type(value)))}
+    name = str(type.__dict__["__name__"].__get__(type(value)))
+    write = _LIBRARY.get(name)
+    if write is not None and type.__getattribute__(type(value), "__module__") == _HOME[name]:
+        return {"x": [name, [_plain(part, depth + 1, budget) for part in write(value)]]}
+    return {"o": name}
+
+
+_HOME = {
+    "Decimal": "decimal",
+    "Fraction": "fractions",
+    "deque": "collections",
+    "range": "builtins",
+    "date": "datetime",
+    "datetime": "datetime",
+    "timedelta": "datetime",
+}
+_LIBRARY: dict[str, Any] = {
+    "Decimal": lambda value: [str(value)],
+    "Fraction": lambda value: [value.numerator, value.denominator],
+    "deque": lambda value: [list(value)],
+    "range": lambda value: [value.start, value.stop, value.step],
+    "date": lambda value: [value.year, value.month, value.day],
+    "datetime": lambda value: [value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond],
+    "timedelta": lambda value: [value.days, value.seconds, value.microseconds],
+}
+"""Arguments that make an equal value again. A class that only has such a name makes what it says, and no more."""
+
+
+def _library_value(name: Any, parts: list[Any]) -> Any:
+    if name not in _HOME:
+        raise ValueError("not a value")
+    try:
+        return getattr(__import__(_HOME[name]), name)(*parts)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"not a value: {error}") from None
 
 
 def value_of(form: Any) -> Any:
@@ -105,6 +144,8 @@ def value_of(form: Any) -> Any:
             return set(parts) if tag == "s" else frozenset(parts)
         if tag == "c":
             return complex(*body)
+        if tag == "x" and len(body) == 2 and isinstance(body[1], list):
+            return _library_value(body[0], [value_of(part) for part in body[1]])
     except TypeError as error:
         raise ValueError(f"not a value: {error}") from None
     raise ValueError("not a value")

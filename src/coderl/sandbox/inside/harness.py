@@ -6,6 +6,7 @@ program that is called or asserted on is loaded once. Every test ends with one l
     ["compiled"]                          the source compiled
     ["refused", class, message, line]     it did not
     ["loaded", error]                     module executed (call and assert)
+    ["step", value, error, changed]       one call of an assert test that consists of several
     [index, answer, error]                a test: end of its output (stdin) or a value (call, assert); error
     ["fresh"]                             the rest needs a fresh child
     ["end"]                               all tests were run
@@ -21,8 +22,23 @@ import os
 import types
 from typing import Any, NoReturn
 
-from . import codec
-from .child import PRISTINE, PROGRAM, Child, Error, World, describe, exit_error, finish, modules, new_module, next_test, prepare
+from . import codec, replay
+from .child import (
+    PRISTINE,
+    PROGRAM,
+    Child,
+    Error,
+    World,
+    describe,
+    discard,
+    exit_error,
+    finish,
+    modules,
+    new_module,
+    next_test,
+    prepare,
+    quietly,
+)
 
 globals()["__builtins__"] = dict(builtins.__dict__)
 
@@ -50,9 +66,11 @@ def run_stdin(child: Child, code: Any, job: dict[str, Any]) -> None:
         except BaseException as failure:
             error = describe(failure)
         late, stays = finish(shown)
-        if error is None:
-            error = late
-        space.clear()  # open files that were never closed are written out here, as at the exit of an interpreter
+        discard(space)  # open files that were never closed are written out here, as at the exit of an interpreter
+        if not shown.closed:
+            quietly(shown.flush)  # what destructors printed
+        error = error or late
+        child.leave_if_copy()
         end = child.output_end()
         child.result(index, end, error)
         if error is not None and job["stop_at_first_error"]:
@@ -115,6 +133,7 @@ def run_call(child: Child, code: Any, job: dict[str, Any]) -> None:
             answer = codec.plain(function(*codec.value_of(arguments)))
         except BaseException as failure:
             error = called(failure)
+        child.leave_if_copy()
         child.result(index, answer, error)
         if error is not None and job["stop_at_first_error"]:
             return
@@ -165,14 +184,92 @@ def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
         try:
             if "values" in test:
                 answer = [codec.plain(eval(compile(text, TESTS, "eval", dont_inherit=True), space)) for text in test["values"]]
+            elif "steps" in test:
+                answer = run_steps(child, space, test)
+            elif "calls" in test:
+                answer = run_calls(child, space, test["calls"])
             else:
                 answer = run_guarded(space, test, job)
         except BaseException as failure:
             error = called(failure)
+        child.leave_if_copy()
         child.result(index, answer, error)
         if error is not None and job["stop_at_first_error"]:
             return
     child.write(b'["end"]\n')
+
+
+def run_steps(child: Child, space: dict[str, Any], test: dict[str, Any]) -> int:
+    """All calls of a check function, which knows what it checks as `_entry_0`; each answer is safe before the next call."""
+    for position, text in enumerate(test["entries"]):
+        space[f"_entry_{position}"] = eval(compile(text, TESTS, "eval", dont_inherit=True), space)
+    for text in test["steps"]:
+        value = codec.plain(eval(compile(text, TESTS, "eval", dont_inherit=True), space))
+        child.answer(["step", value, None, None])
+    return len(test["steps"])
+
+
+def run_calls(child: Child, space: dict[str, Any], calls: list[Any]) -> int:
+    """The calls of a test that runs elsewhere (replay.py); one that fails does not keep the next from being made."""
+    results: list[Any] = []
+    for target, args, kwargs in calls:
+        value = error = None
+        changed: list[Any] = []
+        result: Any = _NO_RESULT
+        try:
+            function = _called(space, results, target)
+            given = [_argument(space, results, form) for form in (*args, *(form for _, form in kwargs))]
+            result = function(*given[: len(args)], **{name: value for (name, _), value in zip(kwargs, given[len(args) :], strict=True)})
+            value = codec.plain(result)
+            for position, form in enumerate((*args, *(form for _, form in kwargs))):
+                if form[0] == "v" and isinstance(given[position], list | dict | set | bytearray):
+                    after = codec.plain(given[position])
+                    if after != form[1]:
+                        changed.append([position, after])
+        except BaseException as failure:
+            error = called(failure)
+        results.append(result)
+        child.answer(["step", value, error, changed])
+    return len(calls)
+
+
+_NO_RESULT = object()
+
+
+def _named(space: dict[str, Any], name: str) -> Any:
+    if name in space:
+        return space[name]
+    if name in _BUILTINS:
+        return _BUILTINS[name]
+    raise NameError(f"name {name!r} is not defined")
+
+
+def _referred(results: list[Any], path: list[Any]) -> Any:
+    found = results[path[1]]
+    for position in path[2:]:
+        found = found[position]
+    if found is _NO_RESULT:
+        raise ReferenceError("there is no such result")
+    return found
+
+
+def _called(space: dict[str, Any], results: list[Any], target: list[Any]) -> Any:
+    kind, *rest = target
+    if kind == "name":
+        return _named(space, rest[0])
+    if kind == "value":
+        return lambda: _named(space, rest[0])
+    if kind == "ref":
+        return _referred(results, target)
+    found = _referred(results, rest[0])
+    if kind == "get":
+        return lambda: getattr(found, rest[1])
+    return lambda *args: replay.OPERATIONS[rest[1]](found, *args)
+
+
+def _argument(space: dict[str, Any], results: list[Any], form: list[Any]) -> Any:
+    kind, what = form
+    return codec.value_of(what) if kind == "v" else _referred(results, what) if kind == "r" else _named(space, what)
 
 
 def run_guarded(space: dict[str, Any], test: dict[str, Any], job: dict[str, Any]) -> Any:
@@ -181,13 +278,19 @@ def run_guarded(space: dict[str, Any], test: dict[str, Any], job: dict[str, Any]
 
     _BUILTINS.clear()
     _BUILTINS.update(PRISTINE)
-    names = {node.id for node in ast.walk(ast.parse(test["run"])) if isinstance(node, ast.Name)}
+    tree = ast.parse(test["run"])
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     guarded = dict(space)
     for name in names | {job.get("entry_point") or ""}:
         if isinstance(space.get(name), types.FunctionType) and space[name].__code__.co_filename == PROGRAM:
             guarded[name] = _guarded(space[name])
+    for statement in tree.body:  # check(Solution().f): what the check is given
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            call = statement.value
+            call.args = [ast.Call(ast.Name("_guarded_", ast.Load()), [part], []) for part in call.args if not isinstance(part, ast.Starred)]
+    guarded["_guarded_"] = lambda value: _guarded(value) if callable(value) and not isinstance(value, type) else value
     try:
-        exec(compile(test["run"], TESTS, "exec", dont_inherit=True), guarded)
+        exec(compile(ast.fix_missing_locations(tree), TESTS, "exec", dont_inherit=True), guarded)
     except ForeignValueError:
         return False
     except AssertionError as failure:
@@ -210,7 +313,8 @@ def run_evaluate(child: Child, job: dict[str, Any]) -> None:
     space = new_module("tests")
     child.write(b'["compiled"]\n')
     try:
-        exec(compile(job["setup"], TESTS, "exec", dont_inherit=True), space)
+        if job["setup"]:
+            exec(compile(job["setup"], TESTS, "exec", dont_inherit=True), space)
     except Exception:
         # Set-up code that needs the program's own classes: what is left of it has to do.
         space.setdefault("__name__", "tests")
@@ -220,6 +324,10 @@ def run_evaluate(child: Child, job: dict[str, Any]) -> None:
         answer: Any = None
         child.start_clock(index)
         try:
+            if "replay" in test:
+                answer = replay.run(test["setup"], test["replay"], test["names"], test["transcript"], new_module("tests"))
+                child.result(index, answer, None)
+                continue
             values = _decoded(test["values"])
             answer = False
             if values is not None:
@@ -252,12 +360,16 @@ def main(child: Child, job: dict[str, Any]) -> NoReturn:
     if job["kind"] == "evaluate":
         run_evaluate(child, job)
         _os_exit(0)
+    if "file" in job:
+        child.write_source(job["file"])
     try:
         code = _unmarshal(job["code"]) if "code" in job else compile(job["source"], PROGRAM, "exec", dont_inherit=True)
     except BaseException as failure:
         child.answer(["refused", *describe(failure)])
         _os_exit(0)
     child.write(b'["compiled"]\n')
+    if job["kind"] == "compile":
+        _os_exit(0)
     try:
         {"stdin": run_stdin, "call": run_call, "assert": run_assert}[job["kind"]](child, code, job)
     except MemoryError as failure:  # in the harness: the program left it no room

@@ -154,4 +154,5 @@ def limit(settings: dict[str, Any], base: int) -> None:
     for kind, value in wanted.items():
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        # Programs for deep recursion raise the soft limit of the stack "to infinity"; the address space bounds it all the same.
+        resource.setrlimit(kind, (value, hard if kind == resource.RLIMIT_STACK else value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 import struct
@@ -56,6 +57,7 @@ copy_file_range 326 285;pidfd_open 434 434;statx 332 291;rseq 334 293;close_rang
 _CLONE, _CLONE3, _SOCKETPAIR, _IOCTL, _PRCTL = (56, 220), (435, 435), (53, 199), (16, 29), (157, 167)
 _KILL, _TKILL, _TGKILL = (62, 129), (200, 130), (234, 131)
 _SECCOMP_CALLS = {"mount_setattr": (442, 442), "pivot_root": (155, 41), "capset": (126, 91)}
+_DEADLY = (4, 7, 8, 11)
 # Terminal queries (isatty, size), FIONREAD, FIONBIO, close-on-exec: what Python's own file objects ask for.
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 
@@ -131,6 +133,35 @@ def drop_capabilities() -> None:
     _check(int(_libc.syscall(ctypes.c_long(_SECCOMP_CALLS["capset"][_COLUMN]), _CAPABILITY_HEADER, _NO_CAPABILITIES)), "capset")
 
 
+FATAL_SIGNALS = (1, 3, 6, 10, 12, 14, 15, 24, 26, 27)
+"""Signals that end a process which does not handle them: SIGHUP, QUIT, ABRT, USR1, USR2, ALRM, TERM, XCPU, VTALRM, PROF."""
+_DIE = bytes.fromhex("57 b827000000 0f05 5e 83f801 740a 89c7 b83e000000 0f05 c3 8dbe80000000 b8e7000000 0f05")
+"""getpid() == 1 ? exit_group(128 + signal) : kill(getpid(), signal), for x86_64."""
+_handler: list[mmap.mmap] = []
+
+
+def die_by_signals() -> None:
+    """Let this process and what it forks die by signals although each is the first of a process namespace.
+
+    The kernel shields such a process from signals that it does not handle. The handler installed here is none that Python knows of
+    (`signal.getsignal` says SIG_DFL, as it should). Only on x86_64; elsewhere, or where no memory may be executable, a program
+    that signals itself goes on.
+    """
+    if MACHINE != "x86_64":
+        return
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except OSError:
+        return
+    page[: len(_DIE)] = _DIE
+    _handler.append(page)
+    install = _libc.sysv_signal  # the handler is good for one signal, and the signal is not blocked in it
+    install.restype = ctypes.c_void_p
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    for number in FATAL_SIGNALS:
+        install(ctypes.c_int(number), ctypes.c_void_p(address))
+
+
 def _filter() -> bytes:
     """The seccomp program: an allow list with EPERM for the rest."""
     load, equal, greater, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -174,10 +205,12 @@ def _filter() -> bytes:
         add(give, allow)
     add(give, refuse)
     # A program is process 1 of its namespace, which the kernel shields from its own signals: a program that kills itself has
-    # to die all the same.
+    # to die all the same. (Other fatal signals have a handler for that; these cannot be handled so.)
     for call, signal_argument in ((_KILL, 1), (_TKILL, 1), (_TGKILL, 2)):
-        add(equal, call[_COLUMN], 0, 7)
+        add(equal, call[_COLUMN], 0, 7 + len(_DEADLY))
         add(load, argument[signal_argument])
+        for left, number in reversed(list(enumerate(_DEADLY, 1))):
+            add(equal, number, left, 0)
         add(equal, 9, 0, 4)
         add(load, argument[0])
         add(equal, 0, 1, 0)  # 0 = its own process group

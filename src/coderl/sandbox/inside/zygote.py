@@ -333,6 +333,7 @@ def main() -> None:
     zygote = Zygote(control, settings, folder, box, program_id)
     try:
         zygote.warm()
+        syscalls.die_by_signals()
         syscalls.install_filter()
         zygote.start_compiler(compiler)
     except OSError as error:
