@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +51,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class OutcomeRow:
-    """What the sandbox found for one program on one suite of tests."""
+    """What the sandbox found for one program on one suite of tests.
+
+    `legacy_outcome` is the verdict of the legacy checker on the same tests, where it was asked for (run_tests.legacy_samples).
+    """
 
     task_id: str
     sample_id: int
@@ -67,6 +70,7 @@ class OutcomeRow:
     memory_mb: float
     checker: str
     backend: str
+    legacy_outcome: Outcome | None = None
 
 
 @contextmanager
@@ -185,14 +189,16 @@ def write_outcomes(path: Path, outcomes: Iterable[OutcomeRow]) -> int:
 def read_outcomes(paths: Path | Sequence[Path]) -> dict[tuple[str, int], OutcomeRow]:
     """Outcomes of one or several files by (task_id, sample_id); raises DataError naming file and row."""
     names = [field.name for field in fields(OutcomeRow)]
+    needed = [field.name for field in fields(OutcomeRow) if field.default is MISSING]
     outcomes: dict[tuple[str, int], OutcomeRow] = {}
     for path in [paths] if isinstance(paths, Path) else paths:
         for number, row in read_rows(path):
-            missing = [name for name in names if name not in row]
+            missing = [name for name in needed if name not in row]
             if missing:
                 raise DataError(f"{path}: row {number}: missing field {missing[0]!r}; made by `coderl run-tests`?")
-            outcome = OutcomeRow(**{name: row[name] for name in names})
-            if outcome.outcome not in OUTCOMES:
-                raise DataError(f"{path}: row {number}: outcome {outcome.outcome!r} is none of {', '.join(OUTCOMES)}")
+            outcome = OutcomeRow(**{name: row[name] for name in names if name in row})
+            for found in (outcome.outcome, outcome.legacy_outcome or outcome.outcome):
+                if found not in OUTCOMES:
+                    raise DataError(f"{path}: row {number}: outcome {found!r} is none of {', '.join(OUTCOMES)}")
             outcomes[outcome.task_id, outcome.sample_id] = outcome
     return outcomes

@@ -79,7 +79,8 @@ class Programs:
 
     `problem` counts the evaluated problems from 0. `tokens` is NaN where it is not known. `parent` is the position in
     these arrays of the program that this one came from, -1 for none. `hidden` and `example` are outcome indices
-    (spec 4.1), NOT_RUN where the problem has no example tests; the shares are of passed tests.
+    (spec 4.1), NOT_RUN where the problem has no example tests; the shares are of passed tests. `legacy` are the legacy checker's
+    outcomes on the hidden tests, NOT_RUN where it was not asked (run_tests.legacy_samples).
     """
 
     problems: int
@@ -92,13 +93,14 @@ class Programs:
     hidden_share: Floats
     example: NDArray[np.int8]
     example_share: Floats
+    legacy: NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.problem)
 
     def select(self, mask: Booleans) -> Programs:
         """The programs where `mask` [N] holds (parents are not renumbered and are dropped)."""
-        names = ("problem", "sample_id", "kind", "tokens", "hidden", "hidden_share", "example", "example_share")
+        names = ("problem", "sample_id", "kind", "tokens", "hidden", "hidden_share", "example", "example_share", "legacy")
         return replace(self, parent=np.full(int(mask.sum()), -1), **{name: getattr(self, name)[mask] for name in names})
 
     def of_kind(self, *kinds: str) -> Booleans:
@@ -172,6 +174,7 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
                 tokens.append(float("nan"))
     outcomes: dict[str, NDArray[np.int8]] = {}
     shares: dict[str, Floats] = {}
+    legacy = np.full(len(place), NOT_RUN, dtype=np.int8)
     for suite, paths in (("hidden", files.hidden), ("example", files.example)):
         outcome, share = np.full(len(place), NOT_RUN, dtype=np.int8), np.full(len(place), np.nan)
         for path in paths:
@@ -188,6 +191,8 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
                         f"{path}: task_id {task_id!r}, sample_id {sample_id}: zero executed tests; such a program has no outcome"
                     )
                 outcome[position], share[position] = OUTCOMES.index(row.outcome), row.n_passed / row.n_tests
+                if suite == "hidden" and row.legacy_outcome is not None:
+                    legacy[position] = OUTCOMES.index(row.legacy_outcome)
         outcomes[suite], shares[suite] = outcome, share
     if not place:
         raise DataError(f"{name}: no programs in {', '.join(map(str, files.samples or files.hidden))}; make the files again")
@@ -207,6 +212,7 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
         hidden_share=shares["hidden"][order],
         example=outcomes["example"][order],
         example_share=shares["example"][order],
+        legacy=legacy[order],
     )
     _check_complete(name, files, programs, problems)
     return programs

@@ -6,15 +6,15 @@ import json
 import re
 import secrets
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coderl.problems import AssertTests, InputOutputTests
 from coderl.records import DataError
-from coderl.sandbox import asserts
+from coderl.sandbox import asserts, legacy
 from coderl.sandbox.checkers import PYTHON, equal_value, legacy_output, legacy_value, strict_output
 from coderl.sandbox.inside import codec
-from coderl.sandbox.outcome import Checker, InfrastructureError, Job, Outcome, TestResult, aggregate
+from coderl.sandbox.outcome import Checker, InfrastructureError, Job, Outcome, Prelude, TestResult, aggregate
 from coderl.sandbox.worker import Run, Worker, WorkerDiedError
 
 MAX_LINE = 16 << 20
@@ -99,12 +99,27 @@ def _end_of(run: Run) -> TestResult | None:
     return TestResult(False, "systemexit", f"exit status {run.status}") if run.status else None
 
 
+def _text(shown: bytes) -> str:
+    """What a legacy program's StringIO held, lone surrogates included."""
+    try:
+        return shown.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # written around it
+        return shown.decode("utf-8", "replace")
+
+
 class Judging:
     """Judges one job on one worker."""
 
-    def __init__(self, worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool) -> None:
+    def __init__(self, worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool, prelude: Prelude = "none") -> None:
         self.worker, self.job, self.checker, self.stop = worker, job, checker, stop_at_first_failure
         self.tests = job.tests
+        self.legacy = checker == "legacy" and isinstance(self.tests, InputOutputTests)
+        """The whole pipeline of the official checker; it has none for asserts. It stops by a rule of its own."""
+        self.with_prelude = self.legacy or prelude == "apps"
+        self.text = ""
+        self.rewritten: legacy.Rewritten | None = None
+        self.pieces: list[str] = []
+        self.expected: list[Any] = []
         self.n_tests = len(job.tests)
         self.cpu, self.memory = 0.0, 0.0
         self.words: list[str] = []
@@ -116,11 +131,18 @@ class Judging:
         if isinstance(self.tests, InputOutputTests):
             if len(self.tests.inputs) != len(self.tests.outputs):
                 raise DataError(f"job {self.job.id!r}: {len(self.tests.inputs)} inputs but {len(self.tests.outputs)} outputs")
+            self.expected = self.tests.outputs
             if self.tests.kind == "stdin":
-                return [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
+                return self.tests.inputs if self.legacy else [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
             if not self.job.entry_point:
                 raise DataError(f"job {self.job.id!r}: tests of kind 'call' need entry_point, the name of the function")
-            return [[codec.plain(argument) for argument in arguments] for arguments in self.tests.inputs]
+            given = self.tests.inputs
+            if self.legacy:
+                given = [legacy.cast_arguments(arguments) if isinstance(arguments, list | str) else arguments for arguments in given]
+                self.expected = [legacy.cast_expected(value) for value in self.tests.outputs]
+            if not all(isinstance(arguments, list | tuple) for arguments in given):
+                raise DataError(f"job {self.job.id!r}: tests of kind 'call' need a list of arguments as every input")
+            return [[codec.plain(argument) for argument in arguments] for arguments in given]
         inputs: list[Any] = []
         for statement in self.tests.asserts:
             parts = asserts.split(statement, self.tests.setup)
@@ -132,13 +154,17 @@ class Judging:
 
     def _run(self, first: int, last: int) -> tuple[Run, Answers]:
         job: dict[str, Any] = {
-            "kind": self.tests.kind,
+            "kind": f"legacy_{self.tests.kind}" if self.legacy else self.tests.kind,
             **self.code,
             "inputs": self.inputs[first:last],
             "first": first,
             "stop_at_first_error": self.stop,
             "entry_point": self.job.entry_point,
+            "prelude": self.pieces,
         }
+        if self.legacy:
+            job["solution"] = self.tests.kind == "call" and "class Solution" in self.text
+            job["entry_point"] = self.job.entry_point if self.tests.kind == "call" else "code"
         if isinstance(self.tests, AssertTests):
             job["setup"] = self.tests.setup
         return self._retried(job, first, last - first)
@@ -161,7 +187,7 @@ class Judging:
             if attempt == 1 and (starved or killed or harness):
                 continue
             answers = read_answers(run.answers, first)
-            answers.compiled |= "code" in job or job["kind"] == "evaluate"
+            answers.compiled |= "code" in job or job["kind"] in ("evaluate", "special")
             if harness and not answers.compiled:
                 raise InfrastructureError(f"job {self.job.id!r}: the sandbox could not set a program up; is the disk or the memory full?")
             break
@@ -177,21 +203,28 @@ class Judging:
         if refused is not None:
             return self._outcome([refused], compiled=False)
         program = self.job.program
-        text = program.decode("utf-8") if isinstance(program, bytes) else program
-        source = text.removeprefix("\ufeff")
+        self.text = program.decode("utf-8") if isinstance(program, bytes) else program
+        source = self.text.removeprefix("\ufeff")
+        if self.with_prelude:
+            if legacy.uses_numpy(source):
+                self.worker = self.worker.with_numpy() or self.worker
+            self.pieces = legacy.prelude(source, self.worker.numpy)
+        if self.legacy:  # a byte order mark stays: there it was a syntax error
+            self.rewritten = (legacy.rewrite_call if self.tests.kind == "call" else legacy.rewrite_stdin)(self.text)
+            source = self.rewritten.text
         compiled = self.worker.compile(source)
         if isinstance(compiled, list):
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}
         results: list[TestResult] = []
         # Opening it empties the file, and with it the output of the tests before.
-        alone = "/dev/stdout" in source
+        alone = "/dev/stdout" in source and not self.legacy
         while len(results) < self.n_tests:
             first = len(results)
             found, refusal, finished = self._some(first, first + 1 if alone else self.n_tests)
             if refusal is not None:
                 return self._outcome([refusal], compiled=False)
-            if self.tests.kind == "stdin" and not alone and first == 0:
+            if self.tests.kind == "stdin" and not alone and first == 0 and not self.legacy:
                 doubt = next((index for index, result in enumerate(found) if not result.passed), 0)
                 if doubt:
                     # Right on the first test, not on a later one: in case something stayed behind from one test to the next,
@@ -200,15 +233,24 @@ class Judging:
                     if again != found[doubt : doubt + 1]:
                         found, finished, alone = [*found[:doubt], *again], False, True
             results += found
-            failed = self.stop and any(not result.passed for result in results)
+            failed = self._stops(results)
             if finished or failed:
                 break
-        if self.stop:
+        if (self.tests.kind == "stdin") if self.legacy else self.stop:
             failing = next((index for index, result in enumerate(results) if not result.passed), self.n_tests)
             results = results[: failing + 1]
         return self._outcome(results)
 
+    def _stops(self, results: list[TestResult]) -> bool:
+        """Whether the tests after these do not count. The legacy checker goes on after a wrong answer of a call, not of a script."""
+        if self.legacy and self.tests.kind == "call":
+            return any(result.error_class is not None for result in results)
+        return (self.stop or self.legacy) and any(not result.passed for result in results)
+
     def _outcome(self, results: list[TestResult], compiled: bool = True) -> Outcome:
+        if self.rewritten is not None:
+            line = self.rewritten.line
+            results = [replace(result, error_line=line(result.error_line)) if result.error_line else result for result in results]
         return aggregate(
             results,
             self.n_tests,
@@ -230,15 +272,16 @@ class Judging:
         if not answers.compiled:
             # Nothing of the program had run: it broke the compiler, or compiling it took too long.
             return [], end or TestResult(False, "systemexit", "the compiler ended"), True
-        if self.tests.kind != "stdin" and not answers.loaded:
+        if (self.tests.kind != "stdin" or self.legacy) and not answers.loaded:
             never = TestResult(False, "systemexit", "the program ended before it could be called")
-            return [answers.load_error or end or never], None, True
+            error = answers.load_error or end or never
+            return ([], error, True) if self.legacy else ([error], None, True)
         results, start = self._compare(run, answers)
         reached = first + len(results)
         if reached < last and not (answers.complete and results):
-            if self.stop and results and results[-1].error_class is not None:
+            if (self.stop or self.legacy) and results and results[-1].error_class is not None:
                 return results, None, True
-            if self.tests.kind == "stdin" and end is None:
+            if self.tests.kind == "stdin" and end is None and not self.legacy:
                 results.append(self._compare_output(reached, start, run.output_size))
             else:
                 results.append(end or TestResult(False, "systemexit", "the program ended before it answered"))
@@ -267,8 +310,13 @@ class Judging:
                 result = result or self._compare_output(index, start, end)
                 start = end
             elif result is None and isinstance(self.tests, InputOutputTests):
-                expected = self.tests.outputs[index]
-                right = legacy_value(expected, answer) if self.checker == "legacy" else equal_value(expected, answer)
+                expected = self.expected[index]
+                if self.tests.special_judge is not None and not self.legacy:
+                    right = self._special(index, answer)
+                elif not self.legacy:
+                    right = equal_value(expected, answer)
+                else:
+                    right = isinstance(answer, list) and len(answer) == 2 and legacy_value(expected, *answer)
                 result = _PASSED if right else _FAILED
             elif result is None:
                 parts = self.splits[index]
@@ -290,10 +338,33 @@ class Judging:
         if end - start > self.worker.limits.max_output_mb << 20:
             return TestResult(False, "outputlimitexceeded", f"more than {self.worker.limits.max_output_mb} MB of output")
         assert isinstance(self.tests, InputOutputTests)
-        text = self.worker.output(start, end).decode("utf-8", "replace")
-        expected = self.tests.outputs[index]
-        right = legacy_output(text, expected) if self.checker == "legacy" else strict_output(text, expected)
+        shown, expected = self.worker.output(start, end), self.expected[index]
+        if self.legacy:
+            right = legacy_output(_text(shown), expected)
+        elif self.tests.special_judge is not None:
+            right = self._special(index, shown.decode("utf-8", "replace"))
+        else:
+            right = strict_output(shown, expected)
         return _PASSED if right else _FAILED
+
+    def _special(self, index: int, output: Any) -> bool:
+        """The problem's own judge on one output (a text, or a value as codec.plain wrote it), in a child without the program.
+
+        Raises:
+            DataError: naming the problem, when that judge is wrong itself: it raises, runs too long or returns no bool.
+        """
+        assert isinstance(self.tests, InputOutputTests)
+        test = {"input": codec.plain(self.tests.inputs[index]), "output": output, "expected": codec.plain(self.tests.outputs[index])}
+        spent = self.cpu, self.memory
+        run, answers = self._retried({"kind": "special", "source": self.tests.special_judge, "inputs": [test], "first": index}, index, 1)
+        self.cpu, self.memory = spent
+        row = answers.tests[0] if answers.tests else [index, None, None]
+        if type(row[1]) is bool and row[2] is None:
+            return row[1]
+        error = _error(row[2]) or answers.load_error or _end_of(run) or TestResult(False, "systemexit", "it ended without an answer")
+        problem = self.job.id[0] if isinstance(self.job.id, tuple) else self.job.id
+        line = f", line {error.error_line}" if error.error_line else ""
+        raise DataError(f"{problem}: the special judge failed on test {index}: {error.error_class}: {error.error_message}{line}")
 
     def _evaluate(self, values: list[tuple[int, asserts.Split, list[Any]]], results: list[TestResult]) -> None:
         """Expressions over returned values, in a child without the program."""
@@ -307,6 +378,6 @@ class Judging:
             results[position] = _end_of(run) or _FAILED
 
 
-def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool) -> Outcome:
+def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool, prelude: Prelude = "none") -> Outcome:
     """Judge one job on one worker, which is replaced if it dies on the way."""
-    return Judging(worker, job, checker, stop_at_first_failure).judge()
+    return Judging(worker, job, checker, stop_at_first_failure, prelude).judge()

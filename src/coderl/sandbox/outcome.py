@@ -11,6 +11,7 @@ from coderl.records import DataError
 from coderl.records import Outcome as OutcomeName
 
 Checker = Literal["strict", "legacy"]
+Prelude = Literal["none", "apps"]
 
 
 class InfrastructureError(RuntimeError):

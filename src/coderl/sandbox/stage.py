@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +72,7 @@ def _rows(samples: list[Sample], jobs: dict[tuple[str, str], Job], config: RunTe
         jobs.values(),
         limits_of(config),
         checker=config.checker,
+        prelude=config.prelude,
         workers=min(config.workers, len(jobs)),
         stop_at_first_failure=config.stop_at_first_failure,
     )
@@ -86,6 +88,36 @@ def _rows(samples: list[Sample], jobs: dict[tuple[str, str], Job], config: RunTe
             found[identity] = outcome
         yield OutcomeRow(task_id=sample.task_id, sample_id=sample.sample_id, suite=suite, **vars(found[key]))
     judged.close()  # type: ignore[attr-defined]
+
+
+def with_legacy_outcomes(
+    rows: Sequence[OutcomeRow], problems: Sequence[Problem], samples: Sequence[Sample], config: RunTestsConfig
+) -> list[OutcomeRow]:
+    """`rows` on the hidden tests with the legacy checker's outcome on the first `config.legacy_samples` programs of each problem.
+
+    Greedy programs are not counted: the table's pass@k is of drawn ones. Asserts are left out, the legacy checker has none.
+    """
+    by_id = {problem.task_id: problem for problem in problems}
+    counts: dict[str, int] = {}
+    wanted: dict[tuple[str, int], tuple[str, str]] = {}
+    jobs: dict[tuple[str, str], Job] = {}
+    for sample in samples:
+        tests = by_id[sample.task_id].hidden_tests
+        if tests is None or tests.kind == "assert" or sample.kind == "greedy" or counts.get(sample.task_id, 0) >= config.legacy_samples:
+            continue
+        counts[sample.task_id] = counts.get(sample.task_id, 0) + 1
+        key = (sample.task_id, sample.solution)
+        wanted[sample.task_id, sample.sample_id] = key
+        jobs.setdefault(key, Job(key, sample.solution, tests, by_id[sample.task_id].entry_point))
+    if not jobs:
+        return list(rows)
+    LOG.info("legacy checker: %d programs, %d distinct", len(wanted), len(jobs))
+    judged = judge_many(jobs.values(), limits_of(config), checker="legacy", workers=min(config.workers, len(jobs)))
+    found = {identity: outcome.outcome for identity, outcome in judged}
+    return [
+        replace(row, legacy_outcome=found[wanted[row.task_id, row.sample_id]]) if (row.task_id, row.sample_id) in wanted else row
+        for row in rows
+    ]
 
 
 def _reference_samples(problems: list[Problem], path: Path) -> list[Sample]:
@@ -140,6 +172,8 @@ def run_tests(
         raise DataError(f"{', '.join(map(str, samples))}: no programs in it; make it again with `coderl sample`")
     try:
         rows = judge_samples(table, programs, config, suite)
+        if suite == "hidden" and config.legacy_samples:
+            rows = with_legacy_outcomes(rows, table, programs, config)
     except DataError as error:
         raise DataError(f"{problems}: {error}") from None
     write_outcomes(output, rows)

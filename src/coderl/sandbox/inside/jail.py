@@ -66,12 +66,17 @@ def _build_root(library: list[str], settings: dict[str, Any]) -> None:
             _bind(source, root + path)
             syscalls.make_read_only(root + path)
         bound.append(path)
+    hidden: list[str] = []
     for packages in ("/usr/lib/python3/dist-packages", *(os.path.join(path, "site-packages") for path in library)):
         if os.path.isdir(root + packages):
             # Installed packages are no part of the program's world, even where the library's folder holds them.
-            syscalls.mount(
-                "tmpfs", root + packages, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_RDONLY, "mode=755,size=4k"
-            )
+            syscalls.mount("tmpfs", root + packages, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755,size=4k")
+            hidden.append(packages)
+    for path in settings["packages"]:  # but for those that the judge asks for
+        _bind(path, root + path)
+        syscalls.make_read_only(root + path)
+    for packages in hidden:
+        syscalls.mount("none", root + packages, None, syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID)
     for name in _DEVICES:
         if os.path.exists("/dev/" + name):
             _bind("/dev/" + name, f"{root}/dev/{name}")
