@@ -120,6 +120,8 @@ class Judging:
         self.rewritten: legacy.Rewritten | None = None
         self.pieces: list[str] = []
         self.expected: list[Any] = []
+        self.waiting: list[tuple[int, Any]] = []
+        """(test, output) for the special judge."""
         self.n_tests = len(job.tests)
         self.cpu, self.memory = 0.0, 0.0
         self.words: list[str] = []
@@ -285,6 +287,8 @@ class Judging:
                 results.append(self._compare_output(reached, start, run.output_size))
             else:
                 results.append(end or TestResult(False, "systemexit", "the program ended before it answered"))
+        if self.waiting:  # only now: the next child takes the place of this one's output
+            self._ask_special_judge(results, first)
         if self._too_big(run.memory_mb) and not any(result.error_class for result in results):
             results[-1] = self._memory_error()
         # After a time-out the rest is not run: the outcome is settled, and every further test would cost the limit again.
@@ -312,7 +316,8 @@ class Judging:
             elif result is None and isinstance(self.tests, InputOutputTests):
                 expected = self.expected[index]
                 if self.tests.special_judge is not None and not self.legacy:
-                    right = self._special(index, answer)
+                    self.waiting.append((index, answer))
+                    right = False
                 elif not self.legacy:
                     right = equal_value(expected, answer)
                 else:
@@ -342,29 +347,36 @@ class Judging:
         if self.legacy:
             right = legacy_output(_text(shown), expected)
         elif self.tests.special_judge is not None:
-            right = self._special(index, shown.decode("utf-8", "replace"))
+            self.waiting.append((index, shown.decode("utf-8", "replace")))
+            right = False
         else:
             right = strict_output(shown, expected)
         return _PASSED if right else _FAILED
 
-    def _special(self, index: int, output: Any) -> bool:
-        """The problem's own judge on one output (a text, or a value as codec.plain wrote it), in a child without the program.
+    def _ask_special_judge(self, results: list[TestResult], first: int) -> None:
+        """The problem's own judge on the outputs that wait for it, in a child without the program; `results[0]` is test `first`.
 
         Raises:
             DataError: naming the problem, when that judge is wrong itself: it raises, runs too long or returns no bool.
         """
         assert isinstance(self.tests, InputOutputTests)
-        test = {"input": codec.plain(self.tests.inputs[index]), "output": output, "expected": codec.plain(self.tests.outputs[index])}
+        waiting, self.waiting = self.waiting, []
+        tests = [
+            {"input": codec.plain(self.tests.inputs[index]), "output": output, "expected": codec.plain(self.tests.outputs[index])}
+            for index, output in waiting
+        ]
         spent = self.cpu, self.memory
-        run, answers = self._retried({"kind": "special", "source": self.tests.special_judge, "inputs": [test], "first": index}, index, 1)
+        run, answers = self._retried({"kind": "special", "source": self.tests.special_judge, "inputs": tests, "first": 0}, 0, len(tests))
         self.cpu, self.memory = spent
-        row = answers.tests[0] if answers.tests else [index, None, None]
-        if type(row[1]) is bool and row[2] is None:
-            return row[1]
-        error = _error(row[2]) or answers.load_error or _end_of(run) or TestResult(False, "systemexit", "it ended without an answer")
-        problem = self.job.id[0] if isinstance(self.job.id, tuple) else self.job.id
-        line = f", line {error.error_line}" if error.error_line else ""
-        raise DataError(f"{problem}: the special judge failed on test {index}: {error.error_class}: {error.error_message}{line}")
+        for number, (index, _) in enumerate(waiting):
+            _, answer, error = answers.tests[number] if number < len(answers.tests) else (number, None, None)
+            if type(answer) is bool and error is None:
+                results[index - first] = _PASSED if answer else _FAILED
+                continue
+            wrong = _error(error) or answers.load_error or _end_of(run) or TestResult(False, "systemexit", "it ended without an answer")
+            problem = self.job.id[0] if isinstance(self.job.id, tuple) else self.job.id
+            line = f", line {wrong.error_line}" if wrong.error_line else ""
+            raise DataError(f"{problem}: the special judge failed on test {index}: {wrong.error_class}: {wrong.error_message}{line}")
 
     def _evaluate(self, values: list[tuple[int, asserts.Split, list[Any]]], results: list[TestResult]) -> None:
         """Expressions over returned values, in a child without the program."""

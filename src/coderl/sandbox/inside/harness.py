@@ -239,7 +239,7 @@ def run_special(child: Child, job: dict[str, Any]) -> None:
     space = new_module("special_judge")
     child.write(b'["compiled"]\n')
     try:
-        exec(compile(job["source"], TESTS, "exec", dont_inherit=True), space)
+        exec(compile(job["source"], PROGRAM, "exec", dont_inherit=True), space)
         accepts = space["accepts"]
     except BaseException as failure:
         child.answer(["loaded", describe(failure)])
