@@ -118,6 +118,17 @@ SCRIPTS = [
     ("closing the input", "print(int(input()) * 2)\nsys.stdin.close()", P),
     ("open gives the input", "with open('input.txt') as file: print(int(file.readline()) * 2)", P),
     ("open(0) too", "print(int(open(0).read()) * 2)", P),
+    ("opening again begins again, for all handles", "first = open(0)\nfirst.readline()\nopen(1)\nprint(int(first.readline()) * 2)", P),
+    (
+        "lines of a mock end, and then are empty",
+        "file = open(0)\nlines = [file.readline() for _ in range(3)]\nprint(int(lines[0]) * 2 if lines[1:] == ['', ''] else 0)",
+        P,
+    ),
+    (
+        "what a mock has besides",
+        "file = open('x', 'w')\nfile.write('1')\nprint(int(input()) * 2 if file.closed and file.buffer.name else 0)",
+        P,
+    ),
     ("file 1 is not captured", "import os\nos.write(1, b'42')", F),
     ("leaving is normal", "print(int(input()) * 2)\nexit(3)", P),
     ("leaving by an exception of another kind loses the program there", "print(int(input()) * 2)\nraise KeyboardInterrupt", R),

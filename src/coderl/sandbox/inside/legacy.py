@@ -69,20 +69,59 @@ def _lend(given: Any, text: str) -> None:
     given.readline = lambda *args: next(lines)
 
 
-def _opener(text: str) -> Any:
-    """What `open` is during a test: the standard library's mock of it, which is slow to import and made when it is called."""
-    made: list[Any] = []
+class _Opened:
+    """What `open` returns during a test: one handle for all files, which reads the test from its beginning since the last `open`.
 
-    def mocked(*args: Any, **kwargs: Any) -> Any:
-        if not made:
+    It does what `unittest.mock.mock_open` does where programs use it; for anything else the standard library's mock is made, whose
+    import takes longer than most programs.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._stream: Any = None
+        self._lines: Any = None
+        self._mock: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Opened:
+        self._stream = _StringIO(self._text)
+        self._lines = iter(self._stream)
+        return self
+
+    def read(self, *args: Any) -> Any:
+        return self._stream.read(*args)
+
+    def readline(self, *args: Any) -> Any:
+        # The size counts only after the last line (sic).
+        return next(self._lines, None) or self._stream.readline(*args)
+
+    def readlines(self, *args: Any) -> Any:
+        return self._stream.readlines(*args)
+
+    def write(self, *args: Any) -> None:
+        return None
+
+    close = flush = seek = writelines = write
+
+    def __iter__(self) -> Any:
+        yield from self._stream
+
+    def __next__(self) -> Any:
+        return next(self._stream)
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._mock is None:
             _builtins.open = _open
             from unittest.mock import mock_open
 
-            made.append(mock_open(read_data=text))
-            _builtins.open = mocked
-        return made[0](*args, **kwargs)
-
-    return mocked
+            self._mock = mock_open(read_data=self._text)()
+            _builtins.open = self
+        return getattr(self._mock, name)
 
 
 def _show(child: Child, text: str) -> None:
@@ -107,7 +146,7 @@ def run_stdin(child: Child, code: Any, job: dict[str, Any]) -> None:
         captured: Any = _StringIO()
         captured.close = lambda x: 1  # sic: closing the output is a TypeError
         _lend(given, text)
-        streams.stdin, streams.stdout, _builtins.open = _StringIO(text), captured, _opener(text)
+        streams.stdin, streams.stdout, _builtins.open = _StringIO(text), captured, _Opened(text)
         child.start_clock(index)
         try:
             method()
