@@ -361,7 +361,7 @@ def test_numpy_is_there_for_programs_that_name_it(monkeypatch: pytest.MonkeyPatc
     assert judge("def f(x): return np.array([x, x])", arrays, limits, checker="legacy", entry_point="f").outcome == R
     assert judge("def f(x): return np.array([x, x])", arrays, limits, prelude="apps", entry_point="f").outcome == F
     # Behind the same walls, the same every time, and its memory is not the program's.
-    walls = "import os\nx = np.random.rand()\ntry:\n    open(np.__file__, 'w')\nexcept OSError: print(int(input()) * 2)\nassert not os.path.exists('/proc/self') and x < 1"
+    walls = "import os\nx = np.random.rand()\ntry:\n    open(np.__file__, 'w')\nexcept OSError: print(int(input()) * 2)\nassert not os.path.exists('/proc/self') and x < 1 and sorted(os.listdir('/packages'))[0] == 'numpy'"
     found = judge(walls, DOUBLE, limits, prelude="apps")
     assert (found.outcome, found.memory_mb < 20) == (P, True)
     random = {

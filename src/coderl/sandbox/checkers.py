@@ -21,6 +21,8 @@ checker's 1e-5 together with rounding to 3 decimals lets wrong answers pass (spe
 # Each of these reads a token once: what a program prints may be ten million digits.
 _NUMBER = re.compile(rb"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z")
 _INTEGER = re.compile(rb"[+-]?\d+\Z")
+_LONG_FRACTION = 1 << 17
+"""Bits; reducing a longer one, which a program can forge, would keep the judge busy."""
 _WIDE = decimal.Context(prec=50, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[])
 
 
@@ -96,7 +98,9 @@ def _number(form: Any) -> int | float | complex | Fraction | Decimal | None:
             return None if value.is_snan() else value
         if tag == "r" and isinstance(body, list) and len(body) == 2:
             above, below = _number(body[0]), _number(body[1])
-            return Fraction(above, below) if isinstance(above, int) and isinstance(below, int) else None
+            if not isinstance(above, int) or not isinstance(below, int) or max(above.bit_length(), below.bit_length()) > _LONG_FRACTION:
+                return None
+            return Fraction(above, below)
         if tag == "c" and isinstance(body, list) and len(body) == 2 and all(isinstance(part, float) for part in body):
             return complex(*body)
     except (ValueError, ArithmeticError):

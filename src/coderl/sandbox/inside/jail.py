@@ -16,6 +16,7 @@ from . import syscalls
 
 BOX = "/box"
 FILES = "/io"
+PACKAGES = "/packages"
 PROGRAM_ID = 1000
 """User and group of the programs inside, where the host lets us map a second one."""
 
@@ -66,17 +67,16 @@ def _build_root(library: list[str], settings: dict[str, Any]) -> None:
             _bind(source, root + path)
             syscalls.make_read_only(root + path)
         bound.append(path)
-    hidden: list[str] = []
     for packages in ("/usr/lib/python3/dist-packages", *(os.path.join(path, "site-packages") for path in library)):
         if os.path.isdir(root + packages):
             # Installed packages are no part of the program's world, even where the library's folder holds them.
-            syscalls.mount("tmpfs", root + packages, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755,size=4k")
-            hidden.append(packages)
+            syscalls.mount(
+                "tmpfs", root + packages, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_RDONLY, "mode=755,size=4k"
+            )
     for path in settings["packages"]:  # but for those that the judge asks for
-        _bind(path, root + path)
-        syscalls.make_read_only(root + path)
-    for packages in hidden:
-        syscalls.mount("none", root + packages, None, syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID)
+        target = f"{root}{PACKAGES}/{os.path.basename(path)}"
+        _bind(path, target)
+        syscalls.make_read_only(target)
     for name in _DEVICES:
         if os.path.exists("/dev/" + name):
             _bind("/dev/" + name, f"{root}/dev/{name}")
@@ -95,7 +95,8 @@ def _build_root(library: list[str], settings: dict[str, Any]) -> None:
     options = f"mode=777,size={size}m,nr_inodes={settings['max_files']}"
     syscalls.mount("tmpfs", root + BOX, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
     for link in ("/tmp", "/dev/shm"):
-        os.symlink(BOX, root + link)
+        if not os.path.exists(root + link):  # Python's library may be installed below it
+            os.symlink(BOX, root + link)
     os.symlink(f"{FILES}/in", root + "/dev/stdin")
     os.symlink(f"{FILES}/out", root + "/dev/stdout")
     os.symlink("/dev/null", root + "/dev/stderr")
