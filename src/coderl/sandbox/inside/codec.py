@@ -15,7 +15,7 @@ from typing import Any
 globals()["__builtins__"] = dict(builtins.__dict__)
 
 MAX_DEPTH = 100
-MAX_NODES = 1_000_000
+MAX_NODES = 200_000
 JSON_INTEGERS = 1 << 63
 _bases = type.__dict__["__mro__"].__get__
 _EXACT = frozenset((type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset))
