@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coderl.problems import InputOutputTests
+from coderl.problems import AssertTests, InputOutputTests
 from coderl.records import DataError
 from coderl.sandbox import Job, Limits, judge, judge_many
 from coderl.sandbox import worker as worker_module
@@ -132,6 +132,7 @@ SCRIPTS = [
     ("file 1 is not captured", "import os\nos.write(1, b'42')", F),
     ("leaving is normal", "print(int(input()) * 2)\nexit(3)", P),
     ("leaving by an exception of another kind loses the program there", "print(int(input()) * 2)\nraise KeyboardInterrupt", R),
+    ("closing every descriptor", "import os\nos.closerange(0, 99)\nprint(int(input()) * 2)", P),
     ("killing the process too", "import os\nprint(int(input()) * 2)\nos._exit(0)", R),
     ("a return at the top", "print(int(input()) * 2)\nreturn\n1 / 0", P),
     ("the empty program", "", C),
@@ -329,6 +330,8 @@ def test_prelude_for_strict() -> None:
     assert (found.outcome, found.error_class, found.error_line) == (R, "zerodivisionerror", 4)
     calls = InputOutputTests("call", [[[1, 2]]], [3])
     assert judge("def f(x: List[int]): return sum(accumulate(x)) - 1", calls, LIMITS, prelude="apps", entry_point="f").outcome == P
+    asserts = AssertTests(["assert f(6) == 2", "assert abs(f(6) - 2) < 1e-9", "check(f)"], "def check(f):\n    assert f(8) == 4")
+    assert judge("def f(x): return gcd(x, 4)", asserts, LIMITS, prelude="apps").outcome == P
     # The program itself stays untouched: it is the main module with a real standard input.
     main = "import sys\nif __name__ == '__main__': print(int(sys.stdin.buffer.read()) * 2)"
     assert judge(main, DOUBLE, LIMITS, prelude="apps").outcome == P

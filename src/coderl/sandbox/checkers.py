@@ -19,8 +19,8 @@ TOLERANCE = 1e-6
 checker's 1e-5 together with rounding to 3 decimals lets wrong answers pass (spec 4.5)."""
 
 # Each of these reads a token once: what a program prints may be ten million digits.
-_NUMBER = re.compile(rb"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z")
-_INTEGER = re.compile(rb"[+-]?\d+\Z")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d+\Z", re.ASCII)
 _LONG_FRACTION = 1 << 17
 """Bits; reducing a longer one, which a program can forge, would keep the judge busy."""
 _WIDE = decimal.Context(prec=50, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[])
@@ -30,29 +30,27 @@ def _close(found: float, expected: float) -> bool:
     return found == expected or abs(found - expected) <= TOLERANCE * max(1.0, abs(expected))
 
 
-def _tokens_close(found: bytes, expected: bytes) -> bool:
+def _tokens_close(found: str, expected: str) -> bool:
     """Whether two spellings of numbers are close; beyond the range of floats by decimals, where infinity is no number."""
     number, wanted = float(found), float(expected)
     if math.isfinite(number) and math.isfinite(wanted):
         return _close(number, wanted)
-    big, goal = (_WIDE.create_decimal(token.decode("ascii")) for token in (found, expected))
+    big, goal = (_WIDE.create_decimal(token) for token in (found, expected))
     if not big.is_finite() or not goal.is_finite():
         return False
     return bool(_WIDE.abs(_WIDE.subtract(big, goal)) <= _WIDE.multiply(_WIDE.abs(goal), Decimal("1e-6")))
 
 
 def strict_output(found: bytes | str, expected: str) -> bool:
-    """Tokens in order, each as often as expected; case counts; ASCII white space only separates.
+    """Tokens in order, each as often as expected; case counts; white space (of Unicode: APPS has no-break spaces) only separates.
 
     A token equals the same text. Where the expected token is written as a number that is no integer (`2.50`, `1e-3`), any
-    spelling of a number within the tolerance will do; integers have to be spelled the same. Compared as UTF-8, so that a byte that
-    is no text equals nothing.
+    spelling of a number within the tolerance will do; integers have to be spelled the same. A byte that is no UTF-8 equals nothing.
     """
-    given = found.encode("utf-8", "surrogatepass") if isinstance(found, str) else found
-    goal = expected.encode("utf-8", "surrogatepass")
-    if given == goal:
+    given = found if isinstance(found, str) else found.decode("utf-8", "surrogateescape")
+    if given == expected:
         return True
-    wanted = goal.split()
+    wanted = expected.split()
     # What follows as many tokens as are expected is left in one piece: a flood of output makes no flood of tokens.
     tokens = given.split(None, len(wanted))
     if len(tokens) != len(wanted):

@@ -126,6 +126,7 @@ class _Opened:
 
 def _show(child: Child, text: str) -> None:
     """Write captured output to the file of outputs; what is over the limit on files is over the limit on output too."""
+    child.output_end()  # opens the file again if the program closed it
     left = memoryview(text.encode("utf-8", "surrogatepass"))
     try:
         while left:
