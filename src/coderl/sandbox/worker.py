@@ -32,6 +32,8 @@ _MAX_ANSWERS = 64 << 20
 _START_SECONDS = 60.0
 _SLACK_SECONDS = 60.0
 _COMPILE_SECONDS = 3.0
+_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""For numpy in the parent: what forks has one thread, and a program's CPU time is that of one core."""
 _LAYERS = (
     "user, process, mount, network, IPC and host name namespaces; a process namespace per program; read-only root; "
     "no capabilities; no_new_privs; seccomp allow list; limits on CPU time, memory, processes, output, files"
@@ -137,8 +139,7 @@ class Worker:
                 stderr=self._errors,
                 pass_fds=(theirs.fileno(), compiler.fileno(), read_end),
                 # LD_BIND_NOW: a function bound at its first call would be looked up again in every child.
-                # One thread: the parent forks, and a program's CPU time is one core's.
-                env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LD_BIND_NOW": "1", "OPENBLAS_NUM_THREADS": "1", **_library_path()},
+                env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LD_BIND_NOW": "1", **_ONE_THREAD, **_library_path()},
                 cwd="/",
             )
         except OSError as error:
