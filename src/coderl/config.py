@@ -349,6 +349,15 @@ class RunTestsConfig(Section):
     """Limits and checker of the sandbox (spec 4; docs/outcomes.md)."""
 
     checker: Literal["strict", "legacy"] = "strict"
+    prelude: Literal["none", "apps"] = Field(
+        "none", description="apps = the imports that APPS solutions assume come before every program, spec 4.2; legacy always has them."
+    )
+    legacy_samples: int = Field(
+        0,
+        ge=0,
+        description="Programs per problem whose hidden tests the legacy checker judges as well, spec 4.8: the first of each problem, "
+        "greedy ones aside. For checker strict.",
+    )
     cpu_seconds: float = Field(4.0, gt=0, description="CPU time per test, spec 0.2; wall time is only a backstop.")
     time_policy: Literal["adaptive", "exact"] = Field(
         "adaptive",
@@ -368,6 +377,12 @@ class RunTestsConfig(Section):
     max_file_mb: int = Field(32, ge=1)
     stop_at_first_failure: bool = Field(False, description="False = every test runs, so that the share of passed tests is known.")
     workers: int = Field(1, ge=1, description="Judging processes per shard.")
+
+    @model_validator(mode="after")
+    def _two_checkers(self) -> RunTestsConfig:
+        if self.legacy_samples and self.checker == "legacy":
+            raise ValueError("legacy_samples compares the legacy checker with checker 'strict'; set it to 0 or the checker to 'strict'")
+        return self
 
 
 # --------------------------------------------------------------------------------------------------- critic, repair, RL

@@ -59,6 +59,7 @@ class OutcomeRow:
 
     `cpu_limit` is the CPU time in seconds that each test had; `limit_changed_outcome` says of a program that was cut by a limit
     below the configured one whether the configured one gives another outcome (null: not judged twice).
+    `legacy_outcome` is the verdict of the legacy checker on the same tests, where it was asked for (run_tests.legacy_samples).
     """
 
     task_id: str
@@ -77,6 +78,7 @@ class OutcomeRow:
     backend: str
     cpu_limit: float | None = None
     limit_changed_outcome: bool | None = None
+    legacy_outcome: Outcome | None = None
 
 
 @contextmanager

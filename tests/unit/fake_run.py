@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,9 @@ class Dice:
         hidden = outcome_row(problem.task_id, sample_id, "hidden", "passed_test" if right else wrong)
         if not right and wrong == "failed_test":
             hidden = outcome_row(problem.task_id, sample_id, "hidden", wrong, n_passed=int(self.random.integers(0, 10)))
+        if sample_id < 2:  # the legacy checker forgives the second program of a problem
+            forgiven = sample_id == 1 and hidden.outcome == "failed_test"
+            hidden = replace(hidden, legacy_outcome="passed_test" if forgiven else hidden.outcome)
         if problem.example_tests is None:
             return hidden, None
         lucky = right or (wrong == "failed_test" and self.random.random() < 0.15)

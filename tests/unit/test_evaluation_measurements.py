@@ -50,6 +50,24 @@ def test_a_fixture_with_known_outcomes_gives_exactly_one_half(tmp_path: Path) ->
     assert values["hidden_tests_passed"].values.tolist() == [0.5, 1.0, 0.0]
 
 
+def test_both_verdicts_on_the_programs_that_have_both(tmp_path: Path) -> None:
+    pairs = [("passed_test", "passed_test"), ("failed_test", "passed_test"), ("runtime_error", "compile_error"), ("passed_test", None)]
+    problems = fake_problems(3)
+    samples = [Sample(problem.task_id, i, "pass") for problem in problems for i in range(4)]
+    rows = [
+        OutcomeRow(**{**outcome_row(problem.task_id, i, "hidden", ours).__dict__, "legacy_outcome": theirs if number < 2 else None})  # type: ignore[arg-type]
+        for number, problem in enumerate(problems)
+        for i, (ours, theirs) in enumerate(pairs)
+    ]
+    programs = read_programs("actor", write_programs(tmp_path, samples, rows, []), problems)
+    found = {m.metric: m for m in measure_plain("m", programs, [1], [])}
+    for metric, value in (("checker_disagreement", 2 / 3), ("legacy_pass@1", 2 / 3), ("strict_pass@1", 1 / 3)):
+        assert found[metric].values[:2].tolist() == [value, value]
+        assert np.isnan(found[metric].values[2])
+        assert found[metric].programs.tolist() == [3, 3, 0]
+    assert "checker_disagreement" not in {m.metric for m in measure_given("r", make(tmp_path / "old", [plain(YES)], name="reference"))}
+
+
 def test_n_at_k_uses_the_first_k_programs_and_flags_what_is_filled(tmp_path: Path) -> None:
     programs = make(tmp_path, [plain(NO, LUCKY, YES), plain(NO, YES, YES), plain(YES, NO, NO)])
     (measured,) = [m for m in measure_plain("m", programs, [], [(1, 2)]) if m.metric == "1@2"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import FakeRun, make_fake_run
+from fake_run import LEVELS, FakeRun, make_fake_run
 
 from coderl.config import ConfigError, EvaluateConfig
 from coderl.evaluation import collect, collect_differences, evaluate, read_table, show
@@ -135,6 +135,24 @@ def test_per_problem_values_average_to_the_table(evaluated: Path) -> None:
     values = read_per_problem(evaluated / "per_problem.parquet").values
     (row,) = cells(evaluated, model="rl_finetune/rl", metric="1@20", difficulty="all")
     assert percent(float(np.mean(list(values["rl_finetune/rl", "filtered", "1@20"].values())))) == row["value"]
+
+
+def test_both_checkers_are_in_the_table_and_in_no_comparison(evaluated: Path) -> None:
+    names = ("checker_disagreement", "legacy_pass@1", "strict_pass@1")
+    for model in ("warm_start", "rl_finetune/rl"):
+        differ, legacy, strict = (cells(evaluated, model=model, metric=name, difficulty="all")[0] for name in names)
+        assert (differ["decoding"], differ["programs_per_problem"], differ["n_problems"]) == ("all", "2.00", "12")
+        # Each of these programs fails for the one and passes for the other.
+        assert float(legacy["value"]) - float(strict["value"]) == pytest.approx(float(differ["value"]), abs=0.011)
+        assert float(differ["low"]) <= float(differ["value"]) <= float(differ["high"])
+        assert {row["difficulty"] for row in cells(evaluated, model=model, metric=names[0])} == {*LEVELS, "all"}
+    assert any(float(row["value"]) > 0 for row in cells(evaluated, metric=names[0]))
+    assert not cells(evaluated, model="critical_sampling", metric=names[0])
+    assert "legacy" not in (evaluated / "differences.csv").read_text()
+    assert not any(metric in names for _, _, metric in read_per_problem(evaluated / "per_problem.parquet").values)
+    text = shown(evaluated / "apps_eval.csv")
+    assert "Strict and legacy checker on the same programs" in text
+    assert text.index("legacy_pass@1") > text.index("Strict and legacy")
 
 
 def test_bad_configuration_is_an_error_and_writes_nothing(fake: FakeRun, tmp_path: Path) -> None:

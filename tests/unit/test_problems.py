@@ -68,6 +68,18 @@ OWN = [
         "mine/3", "custom", "test", "competition", "g", "", "g", ["def g(): ..."], AssertTests(["assert g() is None"], "import os"), None
     ),
     Problem("mine/4", "custom", "train", "introductory", "h", "", None, [], None, None),
+    Problem(
+        "mine/5",
+        "custom",
+        "test",
+        "introductory",
+        "i",
+        "",
+        None,
+        [],
+        InputOutputTests("stdin", ["3"], ["1 2"], "def accepts(input, output, expected):\n    return output != input"),
+        None,
+    ),
 ]
 
 DEEP: Any = 1
@@ -80,7 +92,7 @@ for _ in range(150):
 @pytest.mark.parametrize("name", ["problems.parquet", "problems.jsonl", "problems.jsonl.gz"])
 def test_rows_survive_a_round_trip_and_give_equal_bytes(tmp_path: Path, name: str) -> None:
     first, second = tmp_path / name, tmp_path / ("again." + name)
-    assert write_problems(first, OWN) == 4
+    assert write_problems(first, OWN) == 5
     assert read_problems(first) == OWN
     write_problems(second, OWN)
     assert first.read_bytes() == second.read_bytes()
@@ -119,6 +131,9 @@ def test_rows_survive_a_round_trip_and_give_equal_bytes(tmp_path: Path, name: st
         ({"entry_point": "a b"}, "'entry_point' must be null or the name of a function, found 'a b'"),
         ({"difficulty": "hard"}, "'difficulty' must be introductory, interview or competition, found 'hard'"),
         ({"split": "tset"}, "'split' must be train, validation, test or prompt, found 'tset'"),
+        ({"hidden_tests": {"kind": "stdin", "inputs": ["1"], "outputs": ["1"], "special_judge": "def f(): ("}}, "'special_judge' must be"),
+        ({"hidden_tests": {"kind": "stdin", "inputs": ["1"], "outputs": ["1"], "special_judge": "accepts = 1"}}, "defines accepts"),
+        ({"hidden_tests": {"kind": "stdin", "inputs": ["1"], "outputs": ["1"], "special_judge": 5}}, "'special_judge' must be"),
     ],
 )
 def test_malformed_rows_name_row_and_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -169,9 +184,9 @@ def test_unknown_splits_and_suffixes_are_errors(tmp_path: Path) -> None:
 def test_the_documented_example_is_a_valid_file(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "problem_rows.md").read_text(encoding="utf-8")
     rows = [json.loads(line) for block in re.findall(r"```jsonl\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    assert len(rows) == 3
+    assert len(rows) == 4
     problems = make(tmp_path / "out.parquet", "jsonl", write_lines(tmp_path / "mine.jsonl", rows), split="test")
-    assert [problem.hidden_tests.kind for problem in problems if problem.hidden_tests] == ["stdin", "call", "assert"]
+    assert [problem.hidden_tests.kind for problem in problems if problem.hidden_tests] == ["stdin", "call", "stdin", "assert"]
     for name in Problem.__dataclass_fields__:
         assert f"`{name}`" in text
 
@@ -205,7 +220,7 @@ def test_own_files_are_read_by_split(tmp_path: Path) -> None:
     source = tmp_path / "mine.parquet"
     write_problems(source, OWN)
     assert make(tmp_path / "out.parquet", "jsonl", source) == [OWN[0], OWN[1], OWN[3]]
-    assert make(tmp_path / "out.jsonl", "jsonl", source, split="test") == [OWN[2]]
+    assert make(tmp_path / "out.jsonl", "jsonl", source, split="test") == [OWN[2], OWN[4]]
     with pytest.raises(DataError, match="no problem of split 'validation'"):
         make(tmp_path / "none.parquet", "jsonl", source, split="validation")
     assert not (tmp_path / "none.parquet").exists()
@@ -357,6 +372,13 @@ def test_real_files_are_read_whole(tmp_path: Path) -> None:
         problems = make(tmp_path / "mbpp.parquet", "mbpp", DATA / "mbpp" / "mbpp.jsonl", split=split)
         assert len(problems) == count
         assert all(problem.entry_point for problem in problems)
+
+
+def test_a_row_without_a_special_judge_has_no_such_key() -> None:
+    assert [set(problem_to_row(problem)["hidden_tests"] or ()) for problem in OWN if problem.task_id in ("mine/1", "mine/5")] == [
+        {"kind", "inputs", "outputs"},
+        {"kind", "inputs", "outputs", "special_judge"},
+    ]
 
 
 def test_problem_to_row_is_the_inverse_of_problem_from_row() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from coderl.config import RunTestsConfig
-from coderl.problems import InputOutputTests, Problem, write_problems
-from coderl.records import DataError, Sample, read_json_lines, read_outcomes, read_samples, write_samples
+from coderl.problems import AssertTests, InputOutputTests, Problem, write_problems
+from coderl.records import DataError, Sample, read_json_lines, read_outcomes, read_samples, write_json_lines, write_samples
 from coderl.sandbox import InfrastructureError, Job, judge_many, stage
 from coderl.sandbox.stage import judge_samples, run_tests
 
@@ -115,6 +115,64 @@ def test_problems_without_the_suite_are_counted(files: tuple[Path, Path, Path], 
     run_tests(config=CONFIG, problems=problems, samples=[samples], suite="example", output=output)
     assert {task for task, _ in read_outcomes(output)} == {"a", "c"}
     assert "2 of 6 programs skipped" in caplog.text
+
+
+def test_the_legacy_checker_judges_the_first_programs_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems, samples, output = tmp_path / "problems.jsonl", tmp_path / "samples.jsonl", tmp_path / "out.jsonl"
+    swapped = "n = int(input())\nprint(7, n)"
+    tests = InputOutputTests("stdin", ["1", "2"], ["1 7", "2 7"])
+    asserts = AssertTests(["assert f(1) == 2"])
+    write_problems(problems, [problem("a", hidden_tests=tests), problem("b", hidden_tests=asserts)])
+    programs = [("a", 0, "1/0", "greedy"), ("a", 1, swapped, "sample"), ("a", 2, "print(", "sample"), ("a", 3, swapped, "sample")]
+    programs += [("b", 0, "def f(x): return 2 * x", "sample")]
+    write_samples(samples, [Sample(task, number, text, kind) for task, number, text, kind in programs])  # type: ignore[arg-type]
+    config = CONFIG.model_copy(update={"legacy_samples": 2})
+    run_tests(config=config, problems=problems, samples=[samples], suite="hidden", output=output)
+    found = {(row.task_id, row.sample_id): (row.outcome, row.legacy_outcome) for row in read_outcomes(output).values()}
+    assert found == {
+        ("a", 0): ("runtime_error", None),
+        ("a", 1): ("failed_test", "passed_test"),
+        ("a", 2): ("compile_error", "compile_error"),
+        ("a", 3): ("failed_test", None),
+        ("b", 0): ("passed_test", None),
+    }
+    again = output.with_name("again.jsonl")
+    run_tests(config=config, problems=problems, samples=[samples], suite="hidden", output=again)
+    timeless = [[{**row, "cpu_seconds": 0, "memory_mb": 0} for _, row in read_json_lines(path)] for path in (output, again)]
+    assert timeless[0] == timeless[1]
+    run_tests(config=config, problems=problems, samples=[samples], suite="example", output=output)
+    assert {row.legacy_outcome for row in read_outcomes(output).values()} == {None}
+    with pytest.raises(ValueError, match="legacy_samples compares"):
+        RunTestsConfig(legacy_samples=1, checker="legacy")
+
+
+def test_outcomes_from_before_the_legacy_column_are_read(files: tuple[Path, Path, Path]) -> None:
+    problems, samples, output = files
+    run_tests(config=CONFIG, problems=problems, samples=[samples], suite="hidden", output=output)
+    rows = [row for _, row in read_json_lines(output)]
+    old = output.with_name("old.jsonl")
+    write_json_lines(old, [{name: value for name, value in row.items() if name != "legacy_outcome"} for row in rows])
+    assert read_outcomes(old) == read_outcomes(output)
+    write_json_lines(old, [{**row, "legacy_outcome": "fine"} for row in rows])
+    with pytest.raises(DataError, match=r"old\.jsonl: row 1: 'legacy_outcome' must be one of"):
+        read_outcomes(old)
+
+
+def test_a_wrong_special_judge_names_file_and_problem(tmp_path: Path) -> None:
+    problems, output = tmp_path / "problems.jsonl", tmp_path / "out.jsonl"
+    wrong = InputOutputTests("stdin", ["1"], ["2"], "def accepts(input, output, expected):\n    return nothere")
+    write_problems(problems, [problem("a"), problem("mine/b", hidden_tests=wrong)])
+    with pytest.raises(DataError, match=r"problems\.jsonl: mine/b: the special judge failed on test 0: nameerror"):
+        run_tests(config=CONFIG, problems=problems, samples="reference", suite="hidden", output=output)
+    assert not output.exists()
+
+
+def test_the_prelude_is_configured(tmp_path: Path) -> None:
+    table = [problem("a", solutions=["print(gcd(int(input()) * 2, 0))"])]
+    samples = [Sample("a", 0, table[0].solutions[0])]
+    for prelude, outcome in (("none", "runtime_error"), ("apps", "passed_test")):
+        (row,) = judge_samples(table, samples, RunTestsConfig(cpu_seconds=1, prelude=prelude), "hidden")  # type: ignore[arg-type]
+        assert row.outcome == outcome
 
 
 def test_nothing_judged_is_an_error(tmp_path: Path) -> None:

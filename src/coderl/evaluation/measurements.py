@@ -22,6 +22,12 @@ from coderl.records import OUTCOMES
 
 EQUAL_BUDGETS: tuple[str, ...] = ("filtered_first_round", "filtered_equal_programs", "filtered_equal_tokens")
 
+CHECKER_METRICS: tuple[str, ...] = ("checker_disagreement", "legacy_pass@1", "strict_pass@1")
+"""What the choice of the checker changes, on the programs that both have judged."""
+
+RATES: tuple[str, ...] = ("hidden_", "example_", "checker_", "legacy_", "strict_")
+"""Beginnings of the metrics that describe programs; the others are results, which are compared and kept per problem."""
+
 LATER_STAGES: tuple[str, ...] = ("repair", "refine")
 """Stages after the first round: a program is at most this many steps away from the one it descends from there."""
 
@@ -104,9 +110,25 @@ def _filtered(
     return Measurement(model, decoding, metric, values, spent, tokens, filled, note)
 
 
+def _checkers(model: str, programs: Programs) -> list[Measurement]:
+    """Both verdicts on the programs that the legacy checker judged as well; nothing where there are none.
+
+    `checker_disagreement` is the share of programs whose outcomes differ, the other two are pass@1 of the same programs.
+    """
+    both = programs.legacy != NOT_RUN
+    counts = programs.count(both)
+    if not counts.any():
+        return []
+    marks = (programs.legacy != programs.hidden, programs.legacy == PASSED, programs.hidden == PASSED)
+    return [
+        Measurement(model, "all", metric, ratio(programs.total(mark.astype(np.float64), both), counts), *_cost(programs, both))
+        for metric, mark in zip(CHECKER_METRICS, marks, strict=True)
+    ]
+
+
 def measure_given(model: str, programs: Programs) -> list[Measurement]:
     """The oracle and the floor: reference solutions or the empty program, which no model wrote."""
-    return [*_pass_at(model, "all", programs, [1], strict=True), *_shares(model, "all", programs)]
+    return [*_pass_at(model, "all", programs, [1], strict=True), *_shares(model, "all", programs), *_checkers(model, programs)]
 
 
 def measure_plain(model: str, programs: Programs, pass_at: Sequence[int], n_at: Sequence[tuple[int, int]]) -> list[Measurement]:
@@ -118,6 +140,7 @@ def measure_plain(model: str, programs: Programs, pass_at: Sequence[int], n_at: 
     sampled = programs.select(programs.of_kind("sample"))
     measured = _pass_at(model, "all", sampled, pass_at, strict=True)
     measured += _shares(model, "all", sampled)
+    measured += _checkers(model, sampled)
     greedy = programs.of_kind("greedy")
     if greedy.any():
         measured += _pass_at(model, "greedy", programs.select(greedy), [1], strict=True)

@@ -73,7 +73,8 @@ class Programs:
     `problem` counts the evaluated problems from 0. `tokens` is NaN where it is not known. `parent` is the position in
     these arrays of the program that this one came from, -1 for none. `hidden` and `example` are outcome indices
     (spec 4.1), NOT_RUN where the problem has no example tests; the shares are of passed tests. `limit_changed` is 1 where
-    the shortened time limit had given another hidden outcome than the full one, 0 where the same, NaN where only one was tried.
+    the shortened time limit had given another hidden outcome than the full one, 0 where the same, NaN where only one was tried. `legacy`
+    are the legacy checker's outcomes on the hidden tests, NOT_RUN where it was not asked (run_tests.legacy_samples).
     """
 
     problems: int
@@ -87,13 +88,14 @@ class Programs:
     example: NDArray[np.int8]
     example_share: Floats
     limit_changed: Floats
+    legacy: NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.problem)
 
     def select(self, mask: Booleans) -> Programs:
         """The programs where `mask` [N] holds (parents are not renumbered and are dropped)."""
-        names = ("problem", "sample_id", "kind", "tokens", "hidden", "hidden_share", "example", "example_share", "limit_changed")
+        names = ("problem", "sample_id", "kind", "tokens", "hidden", "hidden_share", "example", "example_share", "limit_changed", "legacy")
         return replace(self, parent=np.full(int(mask.sum()), -1), **{name: getattr(self, name)[mask] for name in names})
 
     def of_kind(self, *kinds: str) -> Booleans:
@@ -168,6 +170,7 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
     outcomes: dict[str, NDArray[np.int8]] = {}
     shares: dict[str, Floats] = {}
     limit_changed = np.full(len(place), np.nan)
+    legacy = np.full(len(place), NOT_RUN, dtype=np.int8)
     for suite, paths in (("hidden", files.hidden), ("example", files.example)):
         outcome, share = np.full(len(place), NOT_RUN, dtype=np.int8), np.full(len(place), np.nan)
         read_from: dict[int, Path] = {}
@@ -193,6 +196,8 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
                 outcome[position], share[position] = OUTCOMES.index(row.outcome), row.n_passed / row.n_tests
                 if suite == "hidden" and row.limit_changed_outcome is not None:
                     limit_changed[position] = row.limit_changed_outcome
+                if suite == "hidden" and row.legacy_outcome is not None:
+                    legacy[position] = OUTCOMES.index(row.legacy_outcome)
         outcomes[suite], shares[suite] = outcome, share
     if not place:
         raise DataError(f"{name}: no programs in {', '.join(map(str, files.samples or files.hidden))}; make the files again")
@@ -213,6 +218,7 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
         example=outcomes["example"][order],
         example_share=shares["example"][order],
         limit_changed=limit_changed[order],
+        legacy=legacy[order],
     )
     _check_complete(name, files, programs, problems)
     return programs

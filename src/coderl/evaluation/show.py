@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coderl.config import ConfigError
-from coderl.evaluation.measurements import EQUAL_BUDGETS
+from coderl.evaluation.measurements import CHECKER_METRICS, EQUAL_BUDGETS, RATES
 from coderl.evaluation.tables import DIFFERENCE_COLUMNS, POOLED_COLUMNS, Row, read_table
 
 BUDGET_LABELS: dict[str, str] = {
@@ -66,7 +66,7 @@ def show(table: Path, *, difficulty: str = "all", file: TextIO | None = None) ->
 
 def is_result(row: Row) -> bool:
     """True for pass@k and n@k, False for rates and the critic's metrics."""
-    return "@" in row["metric"]
+    return "@" in row["metric"] and not row["metric"].startswith(RATES)
 
 
 def is_budget(row: Row) -> bool:
@@ -95,6 +95,10 @@ def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row])
     if rankers:
         console.print("Which program is right? AUC of the critic beside the actor's own likelihood (50 = chance)", style="bold")
         console.print(_pivot(rankers, lambda row: row["model"], lambda row: _value(row, console)))
+    checkers = [row for row in rows if row["metric"] in CHECKER_METRICS]
+    if checkers:
+        console.print("Strict and legacy checker on the same programs (the first of each problem)", style="bold")
+        console.print(_pivot(checkers, lambda row: row["model"], lambda row: _value(row, console)))
     for note in dict.fromkeys(f"{row['model']}, {row['decoding']}: {row['note']}" for row in [*main, *budget] if row["note"]):
         console.print(f"  {note}", style="dim")
     console.print()

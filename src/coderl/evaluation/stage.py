@@ -14,6 +14,7 @@ from coderl.config import DIFFICULTIES, ConfigError, CriticalSampleConfig, Evalu
 from coderl.evaluation.estimators import Floats, Integers, bootstrap_intervals, means
 from coderl.evaluation.measurements import (
     EQUAL_BUDGETS,
+    RATES,
     Measurement,
     measure_critical,
     measure_equal_budget,
@@ -199,7 +200,7 @@ def _pairs(
     pairs: list[tuple[Column, Column]] = []
     for ours, theirs in wanted:
         for model, decoding, metric in measured:
-            if model != ours or metric.startswith(("hidden_", "example_")):
+            if model != ours or metric.startswith(RATES):
                 continue
             # S' is what critical sampling has in place of plain samples.
             for other in dict.fromkeys(
@@ -313,7 +314,7 @@ def _critic_rows(path: Path, common: Row) -> list[Row]:
 def _write_per_problem(path: Path, run: str, seed: int, problems: Sequence[Problem], measured: Mapping[Column, Measurement]) -> None:
     columns: dict[str, list[object]] = {name: [] for name in ("model", "decoding", "metric", "task_id", "difficulty", "value")}
     for m in measured.values():
-        if m.metric.startswith(("hidden_", "example_")):
+        if m.metric.startswith(RATES):
             continue
         for position in np.flatnonzero(~np.isnan(m.values)).tolist():
             columns["model"].append(m.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 from keyword import iskeyword
@@ -14,11 +15,15 @@ from coderl.records import DataError, atomic_path, is_text, json_text, parse_jso
 
 @dataclass(frozen=True)
 class InputOutputTests:
-    """Tests as pairs. kind "stdin": both are texts; kind "call": inputs are argument lists, outputs are values (JSON)."""
+    """Tests as pairs. kind "stdin": both are texts; kind "call": inputs are argument lists, outputs are values (JSON).
+
+    `special_judge` is Python source that defines `accepts(input, output, expected) -> bool`, for problems with several valid answers.
+    """
 
     kind: str
     inputs: list[Any]
     outputs: list[Any]
+    special_judge: str | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -66,8 +71,8 @@ SPLITS: tuple[str, ...] = ("train", "validation", "test", "prompt")
 """`prompt` is MBPP's (spec 8.8): problems for the prompts of few-shot generation."""
 
 SUITE_KEYS: dict[str, tuple[str, ...]] = {
-    "stdin": ("kind", "inputs", "outputs"),
-    "call": ("kind", "inputs", "outputs"),
+    "stdin": ("kind", "inputs", "outputs", "special_judge"),
+    "call": ("kind", "inputs", "outputs", "special_judge"),
     "assert": ("kind", "asserts", "setup"),
 }
 
@@ -136,7 +141,18 @@ def _tests_from_json(value: Any, where: str) -> Tests | None:
         raise DataError(f"{where}: kind 'call' needs every input to be a list of arguments")
     if kind == "stdin" and not all(isinstance(text, str) for text in [*inputs, *outputs]):
         raise DataError(f"{where}: kind 'stdin' needs every input and output to be a string")
-    return InputOutputTests(kind=kind, inputs=inputs, outputs=outputs)
+    special = value.get("special_judge")
+    if special is not None and not _defines(special, "accepts"):
+        raise DataError(f"{where}: 'special_judge' must be Python source that defines accepts(input, output, expected)")
+    return InputOutputTests(kind=kind, inputs=inputs, outputs=outputs, special_judge=special)
+
+
+def _defines(source: Any, name: str) -> bool:
+    try:
+        body = ast.parse(source).body if isinstance(source, str) else []
+    except (SyntaxError, ValueError):
+        return False
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in body)
 
 
 def _tests_to_json(tests: Tests | None) -> dict[str, Any] | None:
@@ -144,7 +160,8 @@ def _tests_to_json(tests: Tests | None) -> dict[str, Any] | None:
         return None
     if isinstance(tests, AssertTests):
         return {"kind": "assert", "asserts": tests.asserts, "setup": tests.setup}
-    return {"kind": tests.kind, "inputs": tests.inputs, "outputs": tests.outputs}
+    special = {} if tests.special_judge is None else {"special_judge": tests.special_judge}
+    return {"kind": tests.kind, "inputs": tests.inputs, "outputs": tests.outputs, **special}
 
 
 def problem_from_row(row: dict[str, Any], where: str) -> Problem:

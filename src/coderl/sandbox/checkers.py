@@ -6,33 +6,53 @@ objects first: what a program returned can be neither deeper nor bigger than wha
 
 from __future__ import annotations
 
+import decimal
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 TOLERANCE = 1e-6
 """Relative and absolute, for expected tokens written as non-integers; ours: the usual promise of problem statements. The legacy
 checker's 1e-5 together with rounding to 3 decimals lets wrong answers pass (spec 4.5)."""
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
+# Each of these reads a token once: what a program prints may be ten million digits.
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+\Z", re.ASCII)
-_INTEGER_TAG = "i"
+_LONG_FRACTION = 1 << 17
+"""Bits; reducing a longer one, which a program can forge, would keep the judge busy."""
+_WIDE = decimal.Context(prec=50, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[])
 
 
 def _close(found: float, expected: float) -> bool:
     return found == expected or abs(found - expected) <= TOLERANCE * max(1.0, abs(expected))
 
 
-def strict_output(found: str, expected: str) -> bool:
-    """Tokens in order, each as often as expected; case counts; white space only separates.
+def _tokens_close(found: str, expected: str) -> bool:
+    """Whether two spellings of numbers are close; beyond the range of floats by decimals, where infinity is no number."""
+    number, wanted = float(found), float(expected)
+    if math.isfinite(number) and math.isfinite(wanted):
+        return _close(number, wanted)
+    big, goal = (_WIDE.create_decimal(token) for token in (found, expected))
+    if not big.is_finite() or not goal.is_finite():
+        return False
+    return bool(_WIDE.abs(_WIDE.subtract(big, goal)) <= _WIDE.multiply(_WIDE.abs(goal), Decimal("1e-6")))
+
+
+def strict_output(found: bytes | str, expected: str) -> bool:
+    """Tokens in order, each as often as expected; case counts; white space (of Unicode: APPS has no-break spaces) only separates.
 
     A token equals the same text. Where the expected token is written as a number that is no integer (`2.50`, `1e-3`), any
-    spelling of a number within the tolerance will do; integers have to be spelled the same.
+    spelling of a number within the tolerance will do; integers have to be spelled the same. A byte that is no UTF-8 equals nothing.
     """
-    if found == expected:
+    given = found if isinstance(found, str) else found.decode("utf-8", "surrogateescape")
+    if given == expected:
         return True
-    tokens, wanted = found.split(), expected.split()
+    wanted = expected.split()
+    # What follows as many tokens as are expected is left in one piece: a flood of output makes no flood of tokens.
+    tokens = given.split(None, len(wanted))
     if len(tokens) != len(wanted):
         return False
     for token, want in zip(tokens, wanted, strict=True):
@@ -40,33 +60,49 @@ def strict_output(found: str, expected: str) -> bool:
             continue
         if _INTEGER.match(want) or not _NUMBER.match(want) or not _NUMBER.match(token):
             return False
-        if not _close(float(token), float(want)):
+        if not _tokens_close(token, want):
             return False
     return True
 
 
 @dataclass(frozen=True)
 class Equality:
-    """How returned values compare: STRICT for calls, PYTHON for assert statements and the legacy checker."""
+    """How returned values compare: STRICT for calls, PYTHON for assert statements and (with `believes`) the legacy checker."""
 
     tuples_are_lists: bool
     booleans_are_integers: bool
     tolerance: bool
     nan_equals_nan: bool
+    believes: bool = False
+    """An object that claims to equal everything does."""
 
 
 STRICT = Equality(tuples_are_lists=True, booleans_are_integers=False, tolerance=True, nan_equals_nan=True)
 PYTHON = Equality(tuples_are_lists=False, booleans_are_integers=True, tolerance=False, nan_equals_nan=False)
+_LEGACY = Equality(tuples_are_lists=False, booleans_are_integers=True, tolerance=False, nan_equals_nan=False, believes=True)
 
 
-def _number(form: Any) -> int | float | None:
+def _number(form: Any) -> int | float | complex | Fraction | Decimal | None:
     if isinstance(form, bool | int | float):
         return form
-    if isinstance(form, dict) and len(form) == 1 and isinstance(form.get(_INTEGER_TAG), str):
-        try:
-            return int(form[_INTEGER_TAG], 16)
-        except ValueError:
-            return None
+    if not isinstance(form, dict) or len(form) != 1:
+        return None
+    ((tag, body),) = form.items()
+    try:
+        if tag == "i" and isinstance(body, str):
+            return int(body, 16)
+        if tag == "m" and isinstance(body, str):
+            value = Decimal(body)
+            return None if value.is_snan() else value
+        if tag == "r" and isinstance(body, list) and len(body) == 2:
+            above, below = _number(body[0]), _number(body[1])
+            if not isinstance(above, int) or not isinstance(below, int) or max(above.bit_length(), below.bit_length()) > _LONG_FRACTION:
+                return None
+            return Fraction(above, below)
+        if tag == "c" and isinstance(body, list) and len(body) == 2 and all(isinstance(part, float) for part in body):
+            return complex(*body)
+    except (ValueError, ArithmeticError):
+        return None
     return None
 
 
@@ -77,19 +113,23 @@ def _parts(form: Any, tag: str) -> list[Any] | None:
     return None
 
 
-def _numbers_equal(expected: int | float, form: Any, rules: Equality) -> bool:
+def _numbers_equal(expected: int | float | complex, form: Any, rules: Equality) -> bool:
     found = _number(form)
     if found is None or (isinstance(found, bool) != isinstance(expected, bool) and not rules.booleans_are_integers):
         return False
     if isinstance(expected, float):
+        if isinstance(found, complex):
+            if found.imag != 0:
+                return False
+            found = found.real
         if math.isnan(expected):
-            return rules.nan_equals_nan and isinstance(found, float) and math.isnan(found)
+            return rules.nan_equals_nan and isinstance(found, float | Decimal) and math.isnan(found)
         if rules.tolerance and not math.isinf(expected):
             try:
                 return _close(float(found), expected)
             except OverflowError:
                 return False
-    return found == expected
+    return bool(found == expected)
 
 
 def _unordered(expected: Any, parts: list[Any], rules: Equality) -> bool:
@@ -111,9 +151,11 @@ def equal_value(expected: Any, form: Any, rules: Equality = STRICT) -> bool:
     STRICT: tuple equals list at any depth; True is not 1; an expected integer is met by an equal number exactly, an expected
     float within the tolerance; NaN equals NaN. PYTHON: what `==` says. A set, a generator or an object equals no list.
     """
+    if isinstance(form, dict) and len(form) == 1 and "e" in form:
+        return rules.believes
     if expected is None or isinstance(expected, str):
         return type(form) is type(expected) and bool(form == expected)
-    if isinstance(expected, bool | int | float):
+    if isinstance(expected, bool | int | float | complex):
         return _numbers_equal(expected, form, rules)
     if isinstance(expected, list | tuple):
         if rules.tuples_are_lists:
@@ -135,9 +177,6 @@ def equal_value(expected: Any, form: Any, rules: Equality = STRICT) -> bool:
         return members is not None and len(members) == len(expected) and _unordered(expected, members, rules)
     if isinstance(expected, bytes | bytearray):
         return form in ({"b": expected.hex()}, {"y": expected.hex()})
-    if isinstance(expected, complex):
-        parts = _parts(form, "c")
-        return parts == [expected.real, expected.imag] or (expected.imag == 0 and _numbers_equal(expected.real, form, rules))
     return False
 
 
@@ -150,7 +189,7 @@ def _dicts_equal(expected: dict[Any, Any], pairs: list[Any], rules: Equality) ->
                 return False
             continue
         for position, (found_key, found_value) in enumerate(others):
-            if equal_value(key, found_key, rules):
+            if equal_value(key, found_key, PYTHON if rules.believes else rules):
                 if not equal_value(value, found_value, rules):
                     return False
                 del others[position]
@@ -160,20 +199,21 @@ def _dicts_equal(expected: dict[Any, Any], pairs: list[Any], rules: Equality) ->
     return not texts and not others
 
 
-def legacy_value(expected: Any, form: Any) -> bool:
-    """Spec 4.3: `==`; or equal to the first element of a non-empty expected list; or so after its tuples became lists."""
-    as_tuple = _parts(form, "t")
-    if as_tuple is not None:
-        form = as_tuple
-    if equal_value(expected, form, PYTHON):
+def legacy_value(expected: Any, form: Any, rows: Any = None) -> bool:
+    """Spec 4.3: `==`; or equal to the first element of a non-empty expected list; or so after its tuples became lists.
+
+    Args:
+        expected: as legacy.cast_expected left it.
+        form: what was returned; a tuple has become a list already.
+        rows: [list(x) for x in result] where that is a sequence which begins with a tuple, else None (inside/legacy.py).
+    """
+    if equal_value(expected, form, _LEGACY):
         return True
-    first = expected[0] if isinstance(expected, list) and expected else None
-    if isinstance(expected, list) and expected and equal_value(first, form, PYTHON):
+    if not isinstance(expected, list | str) or not expected:
+        return False
+    if isinstance(expected, list) and equal_value(expected[0], form, _LEGACY):
         return True
-    if isinstance(form, list) and form and _parts(form[0], "t") is not None and isinstance(expected, list) and expected:
-        rows = [part if isinstance(part, list) else _parts(part, "t") for part in form]
-        return all(row is not None for row in rows) and equal_value(first, rows, PYTHON)
-    return False
+    return rows is not None and equal_value(expected[0], rows, _LEGACY)
 
 
 def _all_close(found: list[str], expected: list[str]) -> bool:

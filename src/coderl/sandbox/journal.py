@@ -23,14 +23,14 @@ def _digest(*parts: str) -> str:
 
 
 class Journal:
-    """Outcomes by (program, CPU limit), kept in a file until `close(finished=True)`.
+    """Outcomes by (program, checker, CPU limit), kept in a file until `close(finished=True)`.
 
     A line is written and flushed as soon as a program is judged, so that a killed process loses what was being judged and nothing
     else; a half-written last line is dropped.
 
     Args:
         path: file to continue, or to begin.
-        fingerprint: what the outcomes depend on besides the program and the limit (tests, checker, limits). A file with another
+        fingerprint: what the outcomes depend on besides these (tests, other limits, the judge). A file with another
             one is begun anew: its outcomes answer another question.
     """
 
@@ -61,18 +61,18 @@ class Journal:
         return whole[1:]
 
     @staticmethod
-    def _key(key: tuple[str, str], cpu_seconds: float) -> str:
-        return _digest(*key, repr(cpu_seconds))
+    def _key(key: tuple[str, str], checker: str, cpu_seconds: float) -> str:
+        return _digest(*key, checker, repr(cpu_seconds))
 
-    def find(self, key: tuple[str, str], cpu_seconds: float) -> Outcome | None:
-        """The outcome of (task_id, program) under this limit, if it is known."""
-        found = self._known.get(self._key(key, cpu_seconds))
+    def find(self, key: tuple[str, str], checker: str, cpu_seconds: float) -> Outcome | None:
+        """The outcome of (task_id, program) by this checker under this limit, if it is known."""
+        found = self._known.get(self._key(key, checker, cpu_seconds))
         return None if found is None else Outcome(**found)
 
     def add(self, key: Hashable, cpu_seconds: float, outcome: Outcome) -> None:
         """Keep an outcome."""
         assert isinstance(key, tuple)
-        self._file.write(json.dumps({"key": self._key(key, cpu_seconds), "outcome": asdict(outcome)}) + "\n")
+        self._file.write(json.dumps({"key": self._key(key, outcome.checker, cpu_seconds), "outcome": asdict(outcome)}) + "\n")
         self._file.flush()
         self._added += 1
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from coderl.problems import Tests
 from coderl.records import DataError
 from coderl.sandbox.judging import judge_on
-from coderl.sandbox.outcome import Checker, Job, Limits, Outcome
+from coderl.sandbox.outcome import Checker, Job, Limits, Outcome, Prelude
 from coderl.sandbox.worker import Worker
 
 _IDLE_WORKERS = 4
@@ -76,6 +76,7 @@ def judge(
     limits: Limits = Limits(),  # noqa: B008
     *,
     checker: Checker = "strict",
+    prelude: Prelude = "none",
     entry_point: str | None = None,
     stop_at_first_failure: bool = False,
     unisolated: bool = False,
@@ -86,7 +87,8 @@ def judge(
         program: source code, whole and untouched.
         tests: of kind stdin, call or assert; what is expected never enters the process that runs the program.
         limits: per test.
-        checker: how outputs are compared, see checkers.py.
+        checker: how outputs are compared, see checkers.py; legacy also runs the program as the official checker did.
+        prelude: apps = the imports that APPS solutions assume come before the program; legacy has them in any case.
         entry_point: for tests of kind call: the function, or the method of a class Solution.
         stop_at_first_failure: the first test that is not passed decides, the rest is not counted.
         unisolated: run without namespaces, as this user, loudly logged. For programs that you trust.
@@ -96,7 +98,7 @@ def judge(
         InfrastructureError: the judge failed, or this host does not allow isolation.
     """
     with _worker(limits, unisolated) as worker:
-        return judge_on(worker, Job(0, program, tests, entry_point), checker, stop_at_first_failure)
+        return judge_on(worker, Job(0, program, tests, entry_point), checker, stop_at_first_failure, prelude)
 
 
 def judge_many(
@@ -104,6 +106,7 @@ def judge_many(
     limits: Limits = Limits(),  # noqa: B008
     *,
     checker: Checker = "strict",
+    prelude: Prelude = "none",
     workers: int = 1,
     stop_at_first_failure: bool = False,
     unisolated: bool = False,
@@ -118,7 +121,7 @@ def judge_many(
     if workers == 1:
         with _worker(limits, unisolated) as worker:
             for job in jobs:
-                yield job.id, judge_on(worker, job, checker, stop_at_first_failure)
+                yield job.id, judge_on(worker, job, checker, stop_at_first_failure, prelude)
         return
 
     local = threading.local()
@@ -129,7 +132,7 @@ def judge_many(
             local.worker = _take(limits, unisolated)
             with _lock:
                 opened.append(local.worker)
-        return job.id, judge_on(local.worker, job, checker, stop_at_first_failure)
+        return job.id, judge_on(local.worker, job, checker, stop_at_first_failure, prelude)
 
     pending: deque[Future[tuple[Hashable, Outcome]]] = deque()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")

@@ -8,16 +8,17 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coderl.problems import AssertTests, InputOutputTests
 from coderl.records import DataError
+from coderl.sandbox import legacy
 from coderl.sandbox.assertions import Assertions
 from coderl.sandbox.checkers import equal_value, legacy_output, legacy_value, strict_output
 from coderl.sandbox.inside import codec
 from coderl.sandbox.inside.syscalls import FATAL_SIGNALS
-from coderl.sandbox.outcome import Checker, InfrastructureError, Job, Outcome, TestResult, aggregate
+from coderl.sandbox.outcome import Checker, InfrastructureError, Job, Outcome, Prelude, TestResult, aggregate
 from coderl.sandbox.outcome import error_of as _error
 from coderl.sandbox.worker import Run, Worker, WorkerDiedError
 
@@ -130,12 +131,31 @@ _ASLEEP = 0.005
 """Share of the wall time that a program which only waits computes at most."""
 
 
+def _text(shown: bytes) -> str:
+    """What a legacy program's StringIO held, lone surrogates included."""
+    try:
+        return shown.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # written around it
+        return shown.decode("utf-8", "replace")
+
+
 class Judging:
     """Judges one job on one worker."""
 
-    def __init__(self, worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool) -> None:
+    def __init__(self, worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool, prelude: Prelude = "none") -> None:
         self.worker, self.job, self.checker, self.stop = worker, job, checker, stop_at_first_failure
         self.tests = job.tests
+        self.legacy = checker == "legacy" and isinstance(self.tests, InputOutputTests)
+        """The whole pipeline of the official checker; it has none for asserts. It stops by a rule of its own."""
+        self.with_prelude = self.legacy or prelude == "apps"
+        self.rewritten: legacy.Rewritten | None = None
+        self.refused: TestResult | None = None
+        """A legacy program that failed while it was loaded: a compile error there."""
+        self.solution = False
+        self.pieces: list[str] = []
+        self.expected: list[Any] = []
+        self.waiting: list[tuple[int, Any]] = []
+        """(test, output) for the special judge."""
         self.n_tests = len(job.tests)
         self.cpu, self.memory = 0.0, 0.0
         self.assertions: Assertions | None = None
@@ -146,24 +166,35 @@ class Judging:
         assert isinstance(self.tests, InputOutputTests)
         if len(self.tests.inputs) != len(self.tests.outputs):
             raise DataError(f"job {self.job.id!r}: {len(self.tests.inputs)} inputs but {len(self.tests.outputs)} outputs")
+        self.expected = self.tests.outputs
         if self.tests.kind == "stdin":
             for index, text in enumerate(self.tests.inputs):
                 if len(text) > self.worker.limits.max_file_mb << 20:
                     raise DataError(f"job {self.job.id!r}: input {index} has {len(text) >> 20} MB; raise max_file_mb")
-            return [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
+            return self.tests.inputs if self.legacy else [text.encode("utf-8", "surrogatepass") for text in self.tests.inputs]
         if not self.job.entry_point:
             raise DataError(f"job {self.job.id!r}: tests of kind 'call' need entry_point, the name of the function")
-        return [[codec.plain(argument) for argument in arguments] for arguments in self.tests.inputs]
+        given = self.tests.inputs
+        if self.legacy:
+            given = [legacy.cast_arguments(arguments) if isinstance(arguments, list | str) else arguments for arguments in given]
+            self.expected = [legacy.cast_expected(value) for value in self.tests.outputs]
+        if not all(isinstance(arguments, list | tuple) for arguments in given):
+            raise DataError(f"job {self.job.id!r}: tests of kind 'call' need a list of arguments as every input")
+        return [[codec.plain(argument) for argument in arguments] for arguments in given]
 
     def _run(self, first: int, last: int) -> tuple[Run, Answers]:
         job: dict[str, Any] = {
-            "kind": self.tests.kind,
+            "kind": f"legacy_{self.tests.kind}" if self.legacy else self.tests.kind,
             **self.code,
             "inputs": self.inputs[first:last],
             "first": first,
             "stop_at_first_error": self.stop,
             "entry_point": self.job.entry_point,
+            "prelude": self.pieces,
         }
+        if self.legacy:
+            job["solution"] = self.solution
+            job["entry_point"] = self.job.entry_point if self.tests.kind == "call" else "code"
         if self.assertions is not None:
             job["setup"] = self.assertions.setup(first, last)
         return self._retried(job, first, last - first)
@@ -209,6 +240,14 @@ class Judging:
         program = self.job.program
         text = program.decode("utf-8") if isinstance(program, bytes) else program
         source = text.removeprefix("\ufeff")
+        if self.with_prelude:
+            if legacy.uses_numpy(source):
+                self.worker = self.worker.with_numpy() or self.worker
+            self.pieces = legacy.prelude(source, self.worker.numpy)
+        if self.legacy:  # a byte order mark stays: there it was a syntax error
+            self.rewritten = (legacy.rewrite_call if self.tests.kind == "call" else legacy.rewrite_stdin)(text)
+            self.solution = self.tests.kind == "call" and "class Solution" in text
+            source = self.rewritten.text
         compiled = self.worker.compile(source)
         if isinstance(compiled, list):
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
@@ -219,18 +258,20 @@ class Judging:
                 refused = answers.refused or _end_of(run) or TestResult(False, "systemexit", "the compiler ended")
                 return self._outcome([refused], compiled=False)
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}
-        if any(word in source for word in _LOOKS_AT_ITSELF):
+        if not self.legacy and any(word in source for word in _LOOKS_AT_ITSELF):
             self.code["file"] = source
         if isinstance(self.tests, AssertTests):
             self.assertions = Assertions(self.tests, self.job.entry_point, self._evaluate)
             self.inputs = self.assertions.inputs
         results: list[TestResult] = []
         # Opening it empties the file, and with it the output of the tests before.
-        alone = "/dev/stdout" in source
+        alone = "/dev/stdout" in source and not self.legacy
         while len(results) < self.n_tests:
             first = len(results)
             found, finished = self._some(first, first + 1 if alone else self.n_tests)
-            if self.tests.kind == "stdin" and not alone and first == 0:
+            if self.refused is not None:
+                return self._outcome([self.refused], compiled=False)
+            if self.tests.kind == "stdin" and not alone and first == 0 and not self.legacy:
                 doubt = next((index for index, result in enumerate(found) if not result.passed), 0)
                 if doubt:
                     # Right on the first test, not on a later one: in case something stayed behind from one test to the next,
@@ -239,15 +280,23 @@ class Judging:
                     if again != found[doubt : doubt + 1]:
                         found, finished, alone = [*found[:doubt], *again], False, True
             results += found
-            failed = self.stop and any(not result.passed for result in results)
-            if finished or failed:
+            if finished or self._stops(results):
                 break
-        if self.stop:
+        if (self.tests.kind == "stdin") if self.legacy else self.stop:
             failing = next((index for index, result in enumerate(results) if not result.passed), self.n_tests)
             results = results[: failing + 1]
         return self._outcome(results)
 
+    def _stops(self, results: list[TestResult]) -> bool:
+        """Whether the tests after these do not count. The legacy checker goes on after a wrong answer of a call, not of a script."""
+        if self.legacy and self.tests.kind == "call":
+            return any(result.error_class is not None for result in results)
+        return (self.stop or self.legacy) and any(not result.passed for result in results)
+
     def _outcome(self, results: list[TestResult], compiled: bool = True) -> Outcome:
+        if self.rewritten is not None:
+            line = self.rewritten.line
+            results = [replace(result, error_line=line(result.error_line)) if result.error_line else result for result in results]
         return aggregate(
             results,
             self.n_tests,
@@ -264,9 +313,12 @@ class Judging:
         end = _end_of(run)
         if end is not None and self._too_big(run.memory_mb):
             end = self._memory_error()
-        if self.tests.kind != "stdin" and not answers.loaded:
+        if (self.tests.kind != "stdin" or self.legacy) and not answers.loaded:
             never = TestResult(False, "systemexit", "the program ended before it could be called")
-            return [answers.load_error or end or never], True
+            error = answers.load_error or end or never
+            if self.legacy:
+                self.refused = error
+            return [error], True
         if self.assertions is not None:
             found = self.assertions.compare(answers.tests, answers.steps, first, last, end)
             if found is None:
@@ -276,12 +328,14 @@ class Judging:
             results, start = self._compare(run, answers)
         reached = first + len(results)
         if reached < last and not (answers.complete and results):
-            if self.stop and results and results[-1].error_class is not None:
+            if (self.stop or self.legacy) and results and results[-1].error_class is not None:
                 return results, True
-            if self.tests.kind == "stdin" and end is None:
+            if self.tests.kind == "stdin" and end is None and not self.legacy:
                 results.append(self._compare_output(reached, start, run.output_size))
             else:
                 results.append(end or TestResult(False, "systemexit", "the program ended before it answered"))
+        if self.waiting:  # only now: the next child takes the place of this one's output
+            self._ask_special_judge(results, first)
         if end is None and run.cpu_seconds > self.worker.limits.cpu_seconds * (last - first + 1):
             # Its own time is watched while it runs; this is what the processes that it started and waited for have used.
             results[-1] = TestResult(False, "timeoutexception", "CPU time limit reached, with its child processes")
@@ -311,8 +365,14 @@ class Judging:
                     result = self._compare_output(index, start, end)
                 start = end
             elif result is None:
-                expected = self.tests.outputs[index]
-                right = legacy_value(expected, answer) if self.checker == "legacy" else equal_value(expected, answer)
+                expected = self.expected[index]
+                if self.legacy:
+                    right = isinstance(answer, list) and len(answer) == 2 and legacy_value(expected, *answer)
+                elif self.tests.special_judge is not None:
+                    self.waiting.append((index, answer))
+                    right = False
+                else:
+                    right = equal_value(expected, answer)
                 result = _PASSED if right else _FAILED
             results.append(result)
         return results, start
@@ -321,10 +381,40 @@ class Judging:
         if end - start > self.worker.limits.max_output_mb << 20:
             return TestResult(False, "outputlimitexceeded", f"more than {self.worker.limits.max_output_mb} MB of output")
         assert isinstance(self.tests, InputOutputTests)
-        text = self.worker.output(start, end).decode("utf-8", "replace")
-        expected = self.tests.outputs[index]
-        right = legacy_output(text, expected) if self.checker == "legacy" else strict_output(text, expected)
+        shown, expected = self.worker.output(start, end), self.expected[index]
+        if self.legacy:
+            right = legacy_output(_text(shown), expected)
+        elif self.tests.special_judge is not None:
+            self.waiting.append((index, shown.decode("utf-8", "replace")))
+            right = False
+        else:
+            right = strict_output(shown, expected)
         return _PASSED if right else _FAILED
+
+    def _ask_special_judge(self, results: list[TestResult], first: int) -> None:
+        """The problem's own judge on the outputs that wait for it, in a child without the program; `results[0]` is test `first`.
+
+        Raises:
+            DataError: naming the problem, when that judge is wrong itself: it raises, runs too long or returns no bool.
+        """
+        assert isinstance(self.tests, InputOutputTests)
+        waiting, self.waiting = self.waiting, []
+        tests = [
+            {"input": codec.plain(self.tests.inputs[index]), "output": output, "expected": codec.plain(self.tests.outputs[index])}
+            for index, output in waiting
+        ]
+        spent = self.cpu, self.memory
+        run, answers = self._retried({"kind": "special", "source": self.tests.special_judge, "inputs": tests, "first": 0}, 0, len(tests))
+        self.cpu, self.memory = spent
+        for number, (index, _) in enumerate(waiting):
+            _, answer, error = answers.tests[number] if number < len(answers.tests) else (number, None, None)
+            if type(answer) is bool and error is None:
+                results[index - first] = _PASSED if answer else _FAILED
+                continue
+            wrong = _error(error) or answers.load_error or _end_of(run) or TestResult(False, "systemexit", "it ended without an answer")
+            problem = self.job.id[0] if isinstance(self.job.id, tuple) else self.job.id
+            line = f", line {wrong.error_line}" if wrong.error_line else ""
+            raise DataError(f"{problem}: the special judge failed on test {index}: {wrong.error_class}: {wrong.error_message}{line}")
 
     def _evaluate(self, setup: str, tests: list[dict[str, Any]]) -> tuple[list[list[Any]], TestResult | None]:
         """The tests' own code over what a program returned, in a child without the program."""
@@ -336,6 +426,6 @@ class Judging:
 os.register_at_fork(after_in_child=_ALONE.__init__)  # type: ignore[misc]
 
 
-def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool) -> Outcome:
+def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool, prelude: Prelude = "none") -> Outcome:
     """Judge one job on one worker, which is replaced if it dies on the way."""
-    return Judging(worker, job, checker, stop_at_first_failure).judge()
+    return Judging(worker, job, checker, stop_at_first_failure, prelude).judge()

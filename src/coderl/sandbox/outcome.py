@@ -12,6 +12,7 @@ from coderl.records import DataError
 from coderl.records import Outcome as OutcomeName
 
 Checker = Literal["strict", "legacy"]
+Prelude = Literal["none", "apps"]
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
@@ -105,7 +106,7 @@ def _judge_at(config: RunTestsConfig, journal: Journal | None, jobs: Iterable[Jo
     """Judge jobs under a CPU limit, those that the journal does not know yet; shows progress."""
     left: list[Job] = []
     for job in jobs:
-        known = journal.find(cast(Key, job.id), cpu_seconds) if journal else None
+        known = journal.find(cast(Key, job.id), config.checker, cpu_seconds) if journal else None
         if known is None:
             left.append(job)
         else:
@@ -116,6 +117,7 @@ def _judge_at(config: RunTestsConfig, journal: Journal | None, jobs: Iterable[Jo
         left,
         limits_of(config, cpu_seconds),
         checker=config.checker,
+        prelude=config.prelude,
         workers=min(config.workers, len(left)),
         stop_at_first_failure=config.stop_at_first_failure,
     )
@@ -136,6 +138,40 @@ def _fingerprint(config: RunTestsConfig, problems: Path, suite: Suite) -> str:
     for path in (problems, *sorted(Path(__file__).parent.rglob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def with_legacy_outcomes(
+    rows: Sequence[OutcomeRow],
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    config: RunTestsConfig,
+    journal: Journal | None = None,
+) -> list[OutcomeRow]:
+    """`rows` on the hidden tests with the legacy checker's outcome on the first `config.legacy_samples` programs of each problem.
+
+    Greedy programs are not counted: the table's pass@k is of drawn ones. Asserts are left out, the legacy checker has none.
+    """
+    by_id = {problem.task_id: problem for problem in problems}
+    counts: dict[str, int] = {}
+    wanted: dict[tuple[str, int], tuple[str, str]] = {}
+    jobs: dict[tuple[str, str], Job] = {}
+    for sample in samples:
+        tests = by_id[sample.task_id].hidden_tests
+        if tests is None or tests.kind == "assert" or sample.kind == "greedy" or counts.get(sample.task_id, 0) >= config.legacy_samples:
+            continue
+        counts[sample.task_id] = counts.get(sample.task_id, 0) + 1
+        key = (sample.task_id, sample.solution)
+        wanted[sample.task_id, sample.sample_id] = key
+        jobs.setdefault(key, Job(key, sample.solution, tests, by_id[sample.task_id].entry_point))
+    if not jobs:
+        return list(rows)
+    LOG.info("legacy checker: %d programs, %d distinct", len(wanted), len(jobs))
+    official = config.model_copy(update={"checker": "legacy", "prelude": "none", "stop_at_first_failure": False})
+    found = {key: outcome.outcome for key, outcome in _judge_at(official, journal, jobs.values(), config.cpu_seconds)}
+    return [
+        replace(row, legacy_outcome=found[wanted[row.task_id, row.sample_id]]) if (row.task_id, row.sample_id) in wanted else row
+        for row in rows
+    ]
 
 
 def _reference_samples(problems: list[Problem], path: Path) -> list[Sample]:
@@ -194,6 +230,8 @@ def run_tests(
     with Journal(output.with_name(f".{output.name}.judged"), _fingerprint(config, problems, suite)) as journal:
         try:
             rows = judge_samples(table, programs, config, suite, journal)
+            if suite == "hidden" and config.legacy_samples:
+                rows = with_legacy_outcomes(rows, table, programs, config, journal)
         except DataError as error:
             raise DataError(f"{problems}: {error}") from None
         write_outcomes(output, rows)

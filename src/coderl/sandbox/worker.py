@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import marshal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +32,8 @@ _MAX_ANSWERS = 64 << 20
 _START_SECONDS = 60.0
 _SLACK_SECONDS = 60.0
 _COMPILE_SECONDS = 3.0
+_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""For numpy in the parent: what forks has one thread, and a program's CPU time is that of one core."""
 _LAYERS = (
     "user, process, mount, network, IPC and host name namespaces; a process namespace per program; read-only root; "
     "no capabilities; no_new_privs; seccomp allow list; limits on CPU time, memory, processes, output, files"
@@ -65,12 +69,17 @@ class Run:
 class Worker:
     """A started worker. Not safe for two threads at once; `close` ends every process of it.
 
+    With `numpy` the package of this installation is loaded in the parent of the programs and visible in their world. That makes every
+    fork slower (docs/outcomes.md), so such a worker is a second one, for the programs that need it: `with_numpy`.
+
     Raises:
         InfrastructureError: when isolation is not to be had and was not waived; the message says what to do.
     """
 
-    def __init__(self, limits: Limits, unisolated: bool = False) -> None:
+    def __init__(self, limits: Limits, unisolated: bool = False, numpy: bool = False) -> None:
         self.limits = limits
+        self.numpy = numpy
+        self._second: Worker | None = None
         self.asked_unisolated = unisolated
         self.unisolated = unisolated or os.environ.get(UNISOLATED, "") == "1"
         self.backend = "unisolated" if self.unisolated else "namespace"
@@ -98,6 +107,7 @@ class Worker:
             "max_files": _MAX_FILES,
             "stack_room_mb": _STACK_ROOM_MB,
             "unisolated": self.unisolated,
+            "packages": _numpy_folders() if self.numpy else [],
         }
         if self.unisolated:
             self._folder = tempfile.mkdtemp(prefix="coderl-unisolated-")
@@ -140,7 +150,7 @@ class Worker:
                 stderr=self._errors,
                 pass_fds=(theirs.fileno(), compiler.fileno(), read_end),
                 # LD_BIND_NOW: a function bound at its first call would be looked up again in every child.
-                env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LD_BIND_NOW": "1", **_library_path()},
+                env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LD_BIND_NOW": "1", **_ONE_THREAD, **_library_path()},
                 cwd="/",
             )
         except OSError as error:
@@ -260,6 +270,16 @@ class Worker:
         """Standard output of the last run from byte `start` to `end`."""
         return os.pread(self._files[1], max(0, end - start), start) if end > start else b""
 
+    def with_numpy(self) -> Worker | None:
+        """This worker's twin whose programs can import numpy; None where numpy is not installed. Started at the first call."""
+        if self.numpy:
+            return self
+        if self._second is None and _numpy_folders():
+            if self._aborted:
+                raise InfrastructureError("the judge is closing")
+            self._second = Worker(self.limits, self.asked_unisolated, numpy=True)
+        return self._second
+
     def restart(self) -> None:
         """End this worker's processes and start new ones; raises InfrastructureError."""
         if self._aborted:
@@ -293,17 +313,33 @@ class Worker:
     def abort(self) -> None:
         """From another thread: kill the program that is running and let its judging fail."""
         self._aborted = True
+        if self._second is not None:
+            self._second.abort()
         if self._process is not None:
             self._process.kill()
 
     def close(self) -> None:
         """End every process of this worker."""
+        if self._second is not None:
+            self._second.close()
+            self._second = None
         self._end()
 
 
 def _library_path() -> dict[str, str]:
     found = os.environ.get("LD_LIBRARY_PATH")
     return {"LD_LIBRARY_PATH": found} if found else {}
+
+
+@lru_cache(maxsize=1)
+def _numpy_folders() -> list[str]:
+    """The folders of the installed numpy (and of its own libraries, in a wheel beside it); empty where it is not installed."""
+    found = importlib.util.find_spec("numpy")
+    if found is None or not found.submodule_search_locations:
+        return []
+    package = os.path.realpath(found.submodule_search_locations[0])
+    beside = os.path.join(os.path.dirname(package), "numpy.libs")
+    return [package, *([beside] if os.path.isdir(beside) else [])]
 
 
 def _map_ids(process: int) -> int:

@@ -22,7 +22,7 @@ import os
 import types
 from typing import Any, NoReturn
 
-from . import codec, replay
+from . import codec, legacy, prelude, replay
 from .child import (
     PRISTINE,
     PROGRAM,
@@ -57,6 +57,8 @@ def run_stdin(child: Child, code: Any, job: dict[str, Any]) -> None:
         if index > job["first"]:
             shown = next_test(shown, code)
         space = new_module("__main__")
+        if job.get("prelude"):
+            prelude.run(job["prelude"], space)
         error: Error | None = None
         child.start_clock(index)
         try:
@@ -85,6 +87,7 @@ def load(child: Child, code: Any, job: dict[str, Any]) -> dict[str, Any] | None:
     """Execute the module once. A main guard stays closed: tests import a function, they do not run a script."""
     space = new_module("solution")
     modules["solution"] = modules["__main__"]
+    prelude.run(job.get("prelude", []), space)
     child.start_clock()
     try:
         exec(code, space)
@@ -339,6 +342,34 @@ def run_evaluate(child: Child, job: dict[str, Any]) -> None:
     child.write(b'["end"]\n')
 
 
+def run_special(child: Child, job: dict[str, Any]) -> None:
+    """No program here: the special judge of a problem over what a program printed or returned. Its errors are the problem's own."""
+    space = new_module("special_judge")
+    child.write(b'["compiled"]\n')
+    try:
+        exec(compile(job["source"], PROGRAM, "exec", dont_inherit=True), space)
+        accepts = space["accepts"]
+    except BaseException as failure:
+        child.answer(["loaded", describe(failure)])
+        return
+    child.write(b'["loaded",null]\n')
+    for index, test in enumerate(job["inputs"], job["first"]):
+        error: Error | None = None
+        answer: Any = None
+        child.start_clock(index)
+        output = _decoded([test["output"]])
+        try:
+            answer = output is not None and accepts(codec.value_of(test["input"]), output[0], codec.value_of(test["expected"]))
+            if type(answer) is not bool:
+                raise TypeError(f"accepts() must return True or False, not {type(answer).__name__}")
+        except BaseException as failure:
+            error = describe(failure)
+        child.result(index, answer if error is None else None, error)
+        if error is not None:
+            return
+    child.write(b'["end"]\n')
+
+
 def warm(child: Child) -> None:
     """Run trusted programs of every kind (in the parent)."""
     kinds: list[tuple[Any, str, dict[str, Any]]] = [
@@ -355,10 +386,20 @@ def warm(child: Child) -> None:
     prepare(World.box)
 
 
+_RUN = {
+    "stdin": run_stdin,
+    "call": run_call,
+    "assert": run_assert,
+    "legacy_stdin": legacy.run_stdin,
+    "legacy_call": legacy.run_call,
+}
+_TRUSTED = {"evaluate": run_evaluate, "special": run_special}
+
+
 def main(child: Child, job: dict[str, Any]) -> NoReturn:
     """Do the job and leave; the exit status says nothing that the answers do not."""
-    if job["kind"] == "evaluate":
-        run_evaluate(child, job)
+    if job["kind"] in _TRUSTED:
+        _TRUSTED[job["kind"]](child, job)
         _os_exit(0)
     if "file" in job:
         child.write_source(job["file"])
@@ -371,7 +412,7 @@ def main(child: Child, job: dict[str, Any]) -> NoReturn:
     if job["kind"] == "compile":
         _os_exit(0)
     try:
-        {"stdin": run_stdin, "call": run_call, "assert": run_assert}[job["kind"]](child, code, job)
+        _RUN[job["kind"]](child, code, job)
     except MemoryError as failure:  # in the harness: the program left it no room
         failure.__traceback__ = None
         child.result(child.test, None, ["memoryerror", "", None])

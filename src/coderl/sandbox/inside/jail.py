@@ -16,6 +16,7 @@ from . import syscalls
 
 BOX = "/box"
 FILES = "/io"
+PACKAGES = "/packages"
 PROGRAM_ID = 1000
 """User and group of the programs inside, where the host lets us map a second one."""
 
@@ -72,6 +73,10 @@ def _build_root(library: list[str], settings: dict[str, Any]) -> None:
             syscalls.mount(
                 "tmpfs", root + packages, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_RDONLY, "mode=755,size=4k"
             )
+    for path in settings["packages"]:  # but for those that the judge asks for
+        target = f"{root}{PACKAGES}/{os.path.basename(path)}"
+        _bind(path, target)
+        syscalls.make_read_only(target)
     for name in _DEVICES:
         if os.path.exists("/dev/" + name):
             _bind("/dev/" + name, f"{root}/dev/{name}")
@@ -90,7 +95,8 @@ def _build_root(library: list[str], settings: dict[str, Any]) -> None:
     options = f"mode=777,size={size}m,nr_inodes={settings['max_files']}"
     syscalls.mount("tmpfs", root + BOX, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
     for link in ("/tmp", "/dev/shm"):
-        os.symlink(BOX, root + link)
+        if not os.path.exists(root + link):  # Python's library may be installed below it
+            os.symlink(BOX, root + link)
     os.symlink(f"{FILES}/in", root + "/dev/stdin")
     os.symlink(f"{FILES}/out", root + "/dev/stdout")
     os.symlink("/dev/null", root + "/dev/stderr")
