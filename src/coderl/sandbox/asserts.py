@@ -16,6 +16,7 @@ from typing import Any
 
 _MODULES = ("math", "cmath", "sys", "re", "collections", "itertools", "functools", "operator", "heapq", "string", "datetime", "random")
 COMMON_IMPORTS = "import " + ", ".join(_MODULES)
+_KNOWN = frozenset(dir(builtins)) | frozenset(_MODULES)
 _SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -94,6 +95,36 @@ def setup_names(setup: str) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(imported), frozenset(defined)
 
 
+def _literals(node: ast.AST) -> bool:
+    """Whether there are only constants and displays of constants: nothing that could be a call or a name."""
+    if isinstance(node, ast.Constant):
+        return True
+    if isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return all(map(_literals, node.elts))
+    if isinstance(node, ast.Dict):
+        return all(key is not None and _literals(key) for key in node.keys) and all(map(_literals, node.values))
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant)
+
+
+def _plain_split(statement: str, test: ast.expr, imported: frozenset[str], helpers: frozenset[str]) -> Split | None:
+    """The parts of `f(literals) == literal`, which nearly all asserts of MBPP are, five times as fast; None for other forms."""
+    if not (isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq)):
+        return None
+    call, right = test.left, test.comparators[0]
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and statement.isascii() and "\n" not in statement):
+        return None
+    if (call.func.id in _KNOWN and call.func.id not in _MODULES) or call.func.id in imported or call.func.id in helpers:
+        return None
+    if call.keywords or not all(map(_literals, call.args)) or not _literals(right):
+        return None
+    try:
+        expected = ast.literal_eval(right)
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return None
+    text = statement[call.col_offset : call.end_col_offset]
+    return Split((text,), f"_value_0 == {statement[right.col_offset : right.end_col_offset]}", expected, True)
+
+
 @lru_cache(maxsize=65536)
 def split(statement: str, setup: str = "") -> Split | None:
     """Take one assert statement apart; None if it cannot be."""
@@ -105,7 +136,10 @@ def split(statement: str, setup: str = "") -> Split | None:
         return None
     test = body[0].test
     imported, helpers = setup_names(setup)
-    extract = _Extract(frozenset(dir(builtins)) | frozenset(_MODULES) | imported, helpers)
+    plain = _plain_split(statement.strip(), test, imported, helpers)
+    if plain is not None:
+        return plain
+    extract = _Extract(_KNOWN | imported, helpers)
     rest = extract.visit(test)
     if extract.failed or not extract.calls:
         return None

@@ -179,7 +179,7 @@ class Judging:
         program = self.job.program
         text = program.decode("utf-8") if isinstance(program, bytes) else program
         source = text.removeprefix("\ufeff")
-        compiled = self.worker.compile(source)
+        compiled = self.worker.compile(source, tuple(() if parts is None else parts.calls for parts in self.splits))
         if isinstance(compiled, list):
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}

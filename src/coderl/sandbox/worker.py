@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,8 @@ LOG = logging.getLogger(__name__)
 
 UNISOLATED = "CODERL_SANDBOX_UNISOLATED"
 """Environment variable that lets programs run without isolation (value 1)."""
+LOOP = "CODERL_SANDBOX_LOOP"
+"""Environment variable: `python` keeps the parent of the programs from using its compiled loop. Verdicts are the same."""
 _BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv.pop(1)); from inside.zygote import main; del sys.path[0]; main()"
 _STACK_ROOM_MB = 1024
 _MAX_FILES = 2048
@@ -98,6 +101,7 @@ class Worker:
             "max_files": _MAX_FILES,
             "stack_room_mb": _STACK_ROOM_MB,
             "unisolated": self.unisolated,
+            "compiled_loop": os.environ.get(LOOP, "") != "python",
         }
         if self.unisolated:
             self._folder = tempfile.mkdtemp(prefix="coderl-unisolated-")
@@ -178,10 +182,13 @@ class Worker:
             raise self._failed(f"its first program ended with status {run.status} and {run.answers[:500]!r}")
         self.memory_base = run.memory_mb
 
-    def compile(self, source: str) -> bytes | list[Any] | None:
-        """The marshalled code; or the compiler's error; or None: the source has to be compiled in a child of its own."""
-        encoded = source.encode()
-        if not 0 < len(encoded) <= MAX_MESSAGE:
+    def compile(self, source: str, tests: Sequence[tuple[str, ...]] = ()) -> bytes | list[Any] | None:
+        """The marshalled code; or the compiler's error; or None: the source has to be compiled in a child of its own.
+
+        `tests` are the expressions of every test, compiled with it.
+        """
+        encoded = marshal.dumps((source, tests))
+        if len(encoded) > MAX_MESSAGE:
             return None
         if self._dirty:
             self.restart()

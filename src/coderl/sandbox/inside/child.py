@@ -40,6 +40,7 @@ class Child:
     def __init__(self, folder: str, page: Any, answers: int, given: int, shown: int) -> None:
         self.folder, self.page, self.answers, self.given, self.shown = folder, page, answers, given, shown
         self.test = self.length = 0
+        self.stamp: Any = self.stamp_page
 
     def close(self) -> None:
         """Close the files (in the parent)."""
@@ -68,6 +69,10 @@ class Child:
     def start_clock(self, test: int = 0) -> None:
         """The time limit counts from here."""
         self.test = test
+        self.stamp()
+
+    def stamp_page(self) -> None:
+        """Write the clocks down where the parent reads them."""
         _pack("<dd", self.page, 0, _cpu(), _wall())
 
     def provide(self, text: bytes) -> None:
