@@ -43,6 +43,9 @@ REPLY = struct.Struct("<iBBddQ")
 _STAMPS = struct.Struct("<dd")
 _LONGEST_NAP = 0.25
 _KNOWN_TESTS = 1000
+_HOT = ("inside.codec", "inside.child", "inside.harness")
+_POOL, _LARGEST_BLOCK, _BYTES_HEADER, _GAPS = 16384, 512, sys.getsizeof(b""), 20_000
+"""CPython's allocator: bytes of a pool and of its biggest block; and a bound in case that it is another one."""
 MAX_MESSAGE = 100_000
 """Bytes of source or code that one socket message carries; longer programs are compiled in their child."""
 
@@ -76,6 +79,34 @@ def _warm() -> None:
     sys.set_int_max_str_digits(0)
     for _ in range(3):
         exec(compile(_WARM_UP, "warm.py", "exec", dont_inherit=True), {"__name__": "warm"})
+
+
+def _keep_code() -> dict[str, bytes]:
+    """The code of the modules that every child runs, while their files can still be read."""
+    return {name: marshal.dumps(sys.modules[name].__spec__.loader.get_code(name)) for name in _HOT}  # type: ignore[union-attr]
+
+
+def _move_together(kept: dict[str, bytes]) -> list[object]:
+    """Make the objects of the harness anew, one beside the other: what a child touches is copied by the page.
+
+    Python's allocator first hands out the gaps that start-up left all over its pools. They are filled (the caller keeps what
+    fills them), then the modules are executed again in place, and what children allocate later comes to lie beside them too.
+    """
+    for name in kept:
+        space = sys.modules[name].__dict__
+        for key in [key for key in space if not key.startswith("__")]:
+            del space[key]
+    gc.collect()
+    filling: list[object] = []
+    for size in range(48, _LARGEST_BLOCK + 1, 16):
+        for _ in range(_GAPS):
+            filling.append(bytes(size - _BYTES_HEADER))
+            if len(filling) > 2 and id(filling[-3]) % _POOL < 64 and id(filling[-1]) - id(filling[-3]) == 2 * size:  # a new pool
+                del filling[-3:]
+                break
+    for name, data in kept.items():
+        exec(marshal.loads(data), sys.modules[name].__dict__)
+    return filling
 
 
 def compile_sources(requests: _socket.socket) -> NoReturn:
@@ -121,6 +152,7 @@ class Zygote:
         self.waiting = select.poll()
         self.control_file = control.fileno()
         self.job = os.open(folder + "/job", os.O_RDONLY)
+        self.filling: list[object] = []
         self.page = mmap.mmap(-1, mmap.PAGESIZE)
         self.flags = signal.SIGCHLD | (0 if settings["unisolated"] else syscalls.CLONE_NEWPID)
 
@@ -333,6 +365,7 @@ def main() -> None:
     alive = int(sys.argv[4])
     _warm()
     base = jail.memory_in_use()
+    kept = _keep_code()
 
     def ask_for_ids() -> int:
         control.send(json.dumps({"map": os.getpid()}).encode())
@@ -374,12 +407,14 @@ def main() -> None:
     random.seed(0)
     layers = {"interpreter_mb": base, "own_user": bool(program_id), "compiled_loop_problem": COMPILED_LOOP_PROBLEM}
     _open_files(control, folder, layers)
+    filling = _move_together(kept)
     for name in [name for name in sys.modules if name == "inside" or name.startswith("inside.")]:
         del sys.modules[name]
     for standard, name in ((0, "in"), (1, "out")):
         os.dup2(os.open(f"{folder}/{name}", os.O_RDWR), standard)
     world.prepare(box)
     zygote = Zygote(control, settings, folder, box, program_id)
+    zygote.filling = filling
     try:
         zygote.warm()
         syscalls.install_filter()
