@@ -124,10 +124,10 @@ class Judging:
         inputs: list[Any] = []
         for statement in self.tests.asserts:
             parts = asserts.split(statement, self.tests.setup)
-            word = secrets.token_hex(16)
+            word = secrets.token_hex(16) if parts is None else ""
             self.splits.append(parts)
             self.words.append(word)
-            inputs.append({"run": statement, "word": word} if parts is None else {"values": list(parts.calls)})
+            inputs.append({"run": statement, "word": word} if parts is None else {"values": parts.calls})
         return inputs
 
     def _run(self, first: int, last: int) -> tuple[Run, Answers]:
