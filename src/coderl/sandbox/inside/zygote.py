@@ -86,6 +86,18 @@ def _keep_code() -> dict[str, bytes]:
     return {name: marshal.dumps(sys.modules[name].__spec__.loader.get_code(name)) for name in _HOT}  # type: ignore[union-attr]
 
 
+def _fill_gaps() -> list[object]:
+    """Objects for all the gaps in the allocator's pools: what comes next begins a new pool of its size."""
+    filling: list[object] = []
+    for size in range(48, _LARGEST_BLOCK + 1, 16):
+        for _ in range(_GAPS):
+            filling.append(bytes(size - _BYTES_HEADER))
+            if len(filling) > 2 and id(filling[-3]) % _POOL < 64 and id(filling[-1]) - id(filling[-3]) == 2 * size:  # a new pool
+                del filling[-3:]
+                break
+    return filling
+
+
 def _move_together(kept: dict[str, bytes]) -> list[object]:
     """Make the objects of the harness anew, one beside the other: what a child touches is copied by the page.
 
@@ -97,13 +109,7 @@ def _move_together(kept: dict[str, bytes]) -> list[object]:
         for key in [key for key in space if not key.startswith("__")]:
             del space[key]
     gc.collect()
-    filling: list[object] = []
-    for size in range(48, _LARGEST_BLOCK + 1, 16):
-        for _ in range(_GAPS):
-            filling.append(bytes(size - _BYTES_HEADER))
-            if len(filling) > 2 and id(filling[-3]) % _POOL < 64 and id(filling[-1]) - id(filling[-3]) == 2 * size:  # a new pool
-                del filling[-3:]
-                break
+    filling = _fill_gaps()
     for name, data in kept.items():
         exec(marshal.loads(data), sys.modules[name].__dict__)
     return filling
@@ -233,6 +239,7 @@ class Zygote:
         )
         serve, main, leave = _compiled_loop.serve, harness.main, os._exit
         gc.collect()
+        self.filling += _fill_gaps()
         gc.freeze()
         job = serve()
         try:  # in the child
