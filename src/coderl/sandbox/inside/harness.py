@@ -29,8 +29,6 @@ globals()["__builtins__"] = dict(builtins.__dict__)
 TESTS = "tests.py"
 OUTPUT_OF_ONE_CHILD = 4 << 20
 """Bytes of output after which the rest of the tests gets a fresh child, so that many legal outputs fit the file limit."""
-JOB = ("kind", "source", "code", "inputs", "first", "stop_at_first_error", "entry_point", "setup", "tests")
-"""What a job may have. It travels as the list of these values: every key would be a string to make and to look up in the child."""
 _os_exit, _unmarshal = os._exit, marshal.loads
 _BUILTINS = builtins.__dict__
 
@@ -72,7 +70,7 @@ def load(child: Child, code: Any, job: dict[str, Any]) -> dict[str, Any] | None:
     child.start_clock()
     try:
         exec(code, space)
-        if job["setup"]:
+        if job.get("setup"):
             exec(compile(job["setup"], TESTS, "exec", dont_inherit=True), space)
     except SystemExit as stop:
         child.answer(["loaded", exit_error(stop) or ["systemexit", "the program ended before it could be called", describe(stop)[2]]])
@@ -157,7 +155,7 @@ def _guarded(function: Any) -> Any:
 
 def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
     """Assert statements: the calls in them, or the whole of what could not be taken apart."""
-    compiled = job["tests"]
+    compiled = job.get("tests")
     space = load(child, code, job)
     if space is None:
         return
@@ -189,7 +187,7 @@ def run_guarded(space: dict[str, Any], test: dict[str, Any], job: dict[str, Any]
     _BUILTINS.update(PRISTINE)
     names = {node.id for node in ast.walk(ast.parse(test["run"])) if isinstance(node, ast.Name)}
     guarded = dict(space)
-    for name in names | {job["entry_point"] or ""}:
+    for name in names | {job.get("entry_point") or ""}:
         if isinstance(space.get(name), types.FunctionType) and space[name].__code__.co_filename == PROGRAM:
             guarded[name] = _guarded(space[name])
     try:
@@ -248,19 +246,18 @@ def warm(child: Child) -> None:
     ]
     for _ in range(4):
         for run, source, job in kinds:
-            run(child, compile(source, PROGRAM, "exec", dont_inherit=True), {**dict.fromkeys(JOB), "first": 0, "stop_at_first_error": False, **job})
+            run(child, compile(source, PROGRAM, "exec", dont_inherit=True), {"first": 0, "stop_at_first_error": False, **job})
     del modules["solution"]
     prepare(World.box)
 
 
-def main(child: Child, values: list[Any]) -> NoReturn:
+def main(child: Child, job: dict[str, Any]) -> NoReturn:
     """Do the job and leave; the exit status says nothing that the answers do not."""
-    job = dict(zip(JOB, values, strict=True))
     if job["kind"] == "evaluate":
         run_evaluate(child, job)
         _os_exit(0)
     try:
-        if job["code"] is not None:
+        if "code" in job:
             code, job["tests"] = _unmarshal(job["code"])
         else:
             code = compile(job["source"], PROGRAM, "exec", dont_inherit=True)

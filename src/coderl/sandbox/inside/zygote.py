@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import _socket
 import gc
+import importlib
+import importlib.machinery
 import json
 import marshal
 import mmap
@@ -43,7 +45,6 @@ REPLY = struct.Struct("<iBBddQ")
 _STAMPS = struct.Struct("<dd")
 _LONGEST_NAP = 0.25
 _KNOWN_TESTS = 1000
-_HOT = ("inside.codec", "inside.child", "inside.harness")
 _POOL, _LARGEST_BLOCK, _BYTES_HEADER, _GAPS = 16384, 512, sys.getsizeof(b""), 20_000
 """CPython's allocator: bytes of a pool and of its biggest block; and a bound in case that it is another one."""
 MAX_MESSAGE = 100_000
@@ -68,7 +69,6 @@ def main():
 
 def _warm() -> None:
     import builtins
-    import importlib
 
     for name in PRELOADED.split():
         importlib.import_module(name)
@@ -81,9 +81,24 @@ def _warm() -> None:
         exec(compile(_WARM_UP, "warm.py", "exec", dont_inherit=True), {"__name__": "warm"})
 
 
-def _keep_code() -> dict[str, bytes]:
-    """The code of the modules that every child runs, while their files can still be read."""
-    return {name: marshal.dumps(sys.modules[name].__spec__.loader.get_code(name)) for name in _HOT}  # type: ignore[union-attr]
+class _Kept:
+    """Imports this package's modules from their code, kept while the files could still be read."""
+
+    def __init__(self) -> None:
+        modules: dict[str, Any] = {name: module for name, module in sys.modules.items() if name.startswith("inside.")}
+        sources = {name: module for name, module in modules.items() if module.__file__.endswith(".py")}
+        self.code = {name: marshal.dumps(module.__spec__.loader.get_code(name)) for name, module in sources.items()}
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """As importlib asks every finder."""
+        return importlib.machinery.ModuleSpec(name, self) if name in self.code else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: Any) -> None:
+        """The usual kind of module."""
+
+    def exec_module(self, module: Any) -> None:
+        """Run the kept code."""
+        exec(marshal.loads(self.code[module.__name__]), module.__dict__)
 
 
 def _fill_gaps() -> list[object]:
@@ -98,20 +113,21 @@ def _fill_gaps() -> list[object]:
     return filling
 
 
-def _move_together(kept: dict[str, bytes]) -> list[object]:
+def _move_together(kept: _Kept) -> list[object]:
     """Make the objects of the harness anew, one beside the other: what a child touches is copied by the page.
 
     Python's allocator first hands out the gaps that start-up left all over its pools. They are filled (the caller keeps what
-    fills them), then the modules are executed again in place, and what children allocate later comes to lie beside them too.
+    fills them), then the modules are imported again, and what children allocate later comes to lie beside them too.
     """
-    for name in kept:
-        space = sys.modules[name].__dict__
-        for key in [key for key in space if not key.startswith("__")]:
-            del space[key]
+    for name in kept.code:
+        del sys.modules[name]
+        sys.modules["inside"].__dict__.pop(name.partition(".")[2], None)
+    globals().update(world=None, harness=None)
     gc.collect()
     filling = _fill_gaps()
-    for name, data in kept.items():
-        exec(marshal.loads(data), sys.modules[name].__dict__)
+    sys.meta_path.insert(0, kept)
+    globals().update(harness=importlib.import_module("inside.harness"), world=importlib.import_module("inside.child"))
+    del sys.meta_path[0]
     return filling
 
 
@@ -233,10 +249,11 @@ class Zygote:
         child.close()
         child.stamp = _compiled_loop.stamp
         files = (child.answers, child.given, child.shown)
-        unisolated = bool(self.settings["unisolated"])
+        shared = not self.flags & syscalls.CLONE_NEWPID
         _compiled_loop.prepare(
-            self.control_file, self.job, self.page, paths, files, self.box, self.flags, self.program_id, unisolated, self.empty_box
-        )
+            self.control_file, self.job, self.page, paths, files, self.box, self.flags, self.program_id,
+            shared, self.become_program, self.ended, self.empty_box,
+        )  # fmt: skip
         serve, main, leave = _compiled_loop.serve, harness.main, os._exit
         gc.collect()
         self.filling += _fill_gaps()
@@ -303,8 +320,12 @@ class Zygote:
         waiting.unregister(ended)
         os.close(ended)
         if self.settings["unisolated"]:
-            self.kill(child)
+            self.ended(child)
         return status, cause, usage
+
+    def ended(self, child: int) -> None:
+        """After a program without a process namespace: end what it left running."""
+        self.kill(child)
 
     def kill(self, child: int) -> None:
         """End the program; with it the kernel ends everything in its process namespace."""
@@ -372,7 +393,7 @@ def main() -> None:
     alive = int(sys.argv[4])
     _warm()
     base = jail.memory_in_use()
-    kept = _keep_code()
+    kept = _Kept()
 
     def ask_for_ids() -> int:
         control.send(json.dumps({"map": os.getpid()}).encode())
@@ -415,6 +436,7 @@ def main() -> None:
     layers = {"interpreter_mb": base, "own_user": bool(program_id), "compiled_loop_problem": COMPILED_LOOP_PROBLEM}
     _open_files(control, folder, layers)
     filling = _move_together(kept)
+    del kept
     for name in [name for name in sys.modules if name == "inside" or name.startswith("inside.")]:
         del sys.modules[name]
     for standard, name in ((0, "in"), (1, "out")):
