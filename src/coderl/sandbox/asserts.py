@@ -113,7 +113,7 @@ def _plain_split(statement: str, test: ast.expr, imported: frozenset[str], helpe
     return Split((text,), f"_value_0 == {statement[right.col_offset : right.end_col_offset]}", expected, True)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def split(statement: str, setup: str = "") -> Split | None:
     """Take one assert statement apart; None if it cannot be."""
     try:
