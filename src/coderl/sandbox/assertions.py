@@ -56,7 +56,7 @@ class Assertions:
         found = self.plans[index]
         if found is not None:
             if len(found.splits) == 1 and not found.entries:
-                return {"values": list(found.splits[0].calls)}
+                return {"values": found.splits[0].calls}
             return {"steps": list(found.texts), "entries": list(found.entries)}
         calls = self._foreseen(index)
         return self._guarded(index) if calls is None else {"calls": calls}

@@ -17,6 +17,7 @@ from typing import Any
 
 _MODULES = ("math", "cmath", "sys", "re", "collections", "itertools", "functools", "operator", "heapq", "string", "datetime", "random")
 COMMON_IMPORTS = "import " + ", ".join(_MODULES)
+_KNOWN = frozenset(dir(builtins)) | frozenset(_MODULES)
 _SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -167,6 +168,24 @@ def read_setup(setup: str) -> Setup:
     return Setup(frozenset(imported), frozenset(functions), frozenset(constants))
 
 
+def _plain_split(statement: str, test: ast.expr, known: frozenset[str], helpers: frozenset[str]) -> Split | None:
+    """The parts of `f(...) == literal`, the form of nearly all asserts of MBPP, four times as fast; None for other forms."""
+    if not (isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq)):
+        return None
+    call, right = test.left, test.comparators[0]
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and statement.isascii() and test.end_lineno == 1):
+        return None
+    name = call.func.id
+    if (name in known and name not in _MODULES) or name in helpers:
+        return None
+    try:
+        expected = ast.literal_eval(right)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+    text = statement[call.col_offset : call.end_col_offset]
+    return Split((text,), f"_value_0 == {statement[right.col_offset : right.end_col_offset]}", expected, True)
+
+
 def _split(test: ast.expr, known: frozenset[str], helpers: frozenset[str]) -> Split | None:
     extract = _Extract(known, helpers)
     rest = extract.visit(test)
@@ -182,7 +201,7 @@ def _split(test: ast.expr, known: frozenset[str], helpers: frozenset[str]) -> Sp
     return Split(tuple(extract.calls), expression)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def split(statement: str, setup: str = "", entry_point: str | None = None) -> Split | None:
     """Take one assert statement apart; None if it cannot be."""
     found = plan(statement, setup, entry_point)
@@ -211,7 +230,7 @@ def _idle(node: ast.stmt) -> bool:
     return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant | ast.Name))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def plan(statement: str, setup: str = "", entry_point: str | None = None, shared: frozenset[str] = frozenset()) -> Plan | None:
     """Take a test apart: an assert statement, several of them, or a call of a function that consists of asserts; None if it cannot be.
 
@@ -221,12 +240,17 @@ def plan(statement: str, setup: str = "", entry_point: str | None = None, shared
         entry_point: name of the function under test, which may be that of a built-in function.
         shared: constants of the set-up code that are handed to the program.
     """
-    tree, before = _parse(statement), _parse(setup)
+    tree = _parse(statement)
     if tree is None:
         return None
     names = read_setup(setup)
-    functions = {node.name: node for node in (before.body if before else []) if isinstance(node, ast.FunctionDef)}
     known = (_KNOWN | names.imported | (names.constants - shared)) - {entry_point}
+    if len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert):
+        plain = _plain_split(statement.strip(), tree.body[0].test, known, names.functions)
+        if plain is not None:
+            return Plan((plain,))
+    before = _parse(setup)
+    functions = {node.name: node for node in (before.body if before else []) if isinstance(node, ast.FunctionDef)}
     splits: list[Split] = []
     entries: list[str] = []
     checks: set[str] = set()
@@ -284,7 +308,7 @@ def foreign_names(statement: str, setup: str, entry_point: str | None) -> tuple[
     return tuple(sorted(loaded - bound - (_KNOWN - {entry_point})))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def _names_in(text: str) -> frozenset[str]:
     tree = _parse(text)
     return frozenset(_loaded(tree)) if tree else frozenset()

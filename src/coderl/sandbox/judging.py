@@ -248,7 +248,10 @@ class Judging:
             self.rewritten = (legacy.rewrite_call if self.tests.kind == "call" else legacy.rewrite_stdin)(text)
             self.solution = self.tests.kind == "call" and "class Solution" in text
             source = self.rewritten.text
-        compiled = self.worker.compile(source)
+        if isinstance(self.tests, AssertTests):
+            self.assertions = Assertions(self.tests, self.job.entry_point, self._evaluate)
+            self.inputs = self.assertions.inputs
+        compiled = self.worker.compile(source, tuple(test.get("values", ()) for test in self.inputs) if self.assertions else ())
         if isinstance(compiled, list):
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
         if compiled is None:
@@ -260,9 +263,6 @@ class Judging:
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}
         if not self.legacy and any(word in source for word in _LOOKS_AT_ITSELF):
             self.code["file"] = source
-        if isinstance(self.tests, AssertTests):
-            self.assertions = Assertions(self.tests, self.job.entry_point, self._evaluate)
-            self.inputs = self.assertions.inputs
         results: list[TestResult] = []
         # Opening it empties the file, and with it the output of the tests before.
         alone = "/dev/stdout" in source and not self.legacy
