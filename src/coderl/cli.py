@@ -222,6 +222,9 @@ def run_tests(
     suite: Annotated[Literal["hidden", "example"], typer.Option(help="Which tests.")],
     output: Output,
     config: Config = "{}",
+    backend: Annotated[
+        Literal["auto", "namespace", "docker", "apptainer"] | None, typer.Option(help="What keeps programs in; wins over --config.")
+    ] = None,
 ) -> None:
     """Execute programs in the sandbox and write their outcomes."""
     from coderl.config import RunTestsConfig
@@ -232,7 +235,10 @@ def run_tests(
         given = "reference"
     elif samples == ["empty"]:
         given = "empty"
-    stage(config=_section(RunTestsConfig, config, "run_tests"), problems=problems, samples=given, suite=suite, output=output)
+    settings = _section(RunTestsConfig, config, "run_tests")
+    if backend is not None:
+        settings = settings.model_copy(update={"backend": backend})
+    stage(config=settings, problems=problems, samples=given, suite=suite, output=output)
 
 
 @app.command(cls=Stage)

@@ -238,6 +238,9 @@ class RunTestsConfig(Section):
     """Limits and checker of the sandbox (spec 4; docs/outcomes.md)."""
 
     checker: Literal["strict", "legacy"] = "strict"
+    backend: Literal["auto", "namespace", "docker", "apptainer"] = Field(
+        "auto", description="What keeps programs in; ours: auto = the first that the host allows (docs/outcomes.md)."
+    )
     cpu_seconds: float = Field(4.0, gt=0, description="CPU time per test, spec 0.2; wall time is only a backstop.")
     memory_mb: int = Field(512, ge=64)
     max_processes: int = Field(16, ge=1)

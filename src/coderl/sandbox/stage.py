@@ -73,6 +73,7 @@ def _rows(samples: list[Sample], jobs: dict[tuple[str, str], Job], config: RunTe
         checker=config.checker,
         workers=min(config.workers, len(jobs)),
         stop_at_first_failure=config.stop_at_first_failure,
+        backend=config.backend,
     )
     found: dict[object, Outcome] = {}
     told = time.monotonic()

@@ -1,50 +1,94 @@
-"""One worker, seen from the trusted side: starts the jailed parent of programs, sends it jobs, reads what children left."""
+"""One worker, seen from the trusted side: a started parent of programs, the jobs sent to it, what children left."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import marshal
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
+from coderl.sandbox.inside.parent import Left, WorkerDiedError
 from coderl.sandbox.inside.zygote import MAX_MESSAGE, REPLY, REQUEST
 from coderl.sandbox.outcome import InfrastructureError, Limits
 
+__all__ = ["Backend", "Link", "Run", "Worker", "WorkerDiedError"]
+
 LOG = logging.getLogger(__name__)
 
-UNISOLATED = "CODERL_SANDBOX_UNISOLATED"
-"""Environment variable that lets programs run without isolation (value 1)."""
-_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv.pop(1)); from inside.zygote import main; del sys.path[0]; main()"
 _STACK_ROOM_MB = 1024
 _MAX_FILES = 2048
-_MAX_ANSWERS = 64 << 20
-_START_SECONDS = 60.0
 _SLACK_SECONDS = 60.0
 _COMPILE_SECONDS = 3.0
-_LAYERS = (
-    "user, process, mount, network, IPC and host name namespaces; a process namespace per program; read-only root; "
-    "no capabilities; no_new_privs; seccomp allow list; limits on CPU time, memory, processes, output, files"
-)
-_HINT = (
-    "programs of a model are not run without isolation. Unprivileged user namespaces must be enabled: as root "
-    "`sysctl -w user.max_user_namespaces=10000` (Debian: kernel.unprivileged_userns_clone=1; Ubuntu: "
-    "kernel.apparmor_restrict_unprivileged_userns=0); in a container allow them (docker run --security-opt seccomp=unconfined). "
-    f"Only for programs that you trust: {UNISOLATED}=1"
-)
 _announced: set[str] = set()
 
 
-class WorkerDiedError(Exception):
-    """The jailed process ended or did not answer; the program in it is judged again by a new one."""
+class Link(Protocol):
+    """The way to a started parent of programs: inside.parent.Parent on this host, container.StreamLink into a container."""
+
+    layers: dict[str, Any]
+
+    def compile(self, source: bytes, seconds: float) -> bytes:
+        """The compiler's reply; empty when it died."""
+
+    def run(self, job: bytes, request: bytes, seconds: float) -> Left:
+        """Run one child; raises WorkerDiedError."""
+
+    def output(self, start: int, end: int) -> bytes:
+        """Standard output of the last child; raises WorkerDiedError."""
+
+    def said(self) -> str:
+        """What the far side wrote to standard error."""
+
+    def kill(self) -> None:
+        """From another thread: end it now."""
+
+    def close(self) -> None:
+        """End every process of it."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How programs are kept in: settings of their parent, the way to it, and words for the log."""
+
+    name: str
+    start: Callable[[dict[str, Any], Limits], Link]
+    """Raises InfrastructureError."""
+    layers: str
+    """The active ones, apart from those that the parent finds out."""
+    own_processes: bool = False
+    """A process namespace per program; else the walls of inside/contained.py."""
+    build: bool = False
+    """The parent makes its namespaces and its root; else it was put into them."""
+    folder: str = "/io"
+    """Of the exchange files; empty: a new one."""
+    box: str = "/box"
+    scratch: tuple[str, ...] = ()
+    """Further folders that programs can write to, emptied after each."""
+    other_processes: int = 4096
+    """What counts along in the limit on processes; many where everything that the user runs does."""
+    trusted: bool = False
+    """No isolation: for programs that one trusts."""
+
+    def settings(self, limits: Limits) -> dict[str, Any]:
+        """What zygote.main is told."""
+        return {
+            "memory_mb": limits.memory_mb,
+            "max_processes": limits.max_processes,
+            "max_output_mb": limits.max_output_mb,
+            "max_file_mb": limits.max_file_mb,
+            "max_files": _MAX_FILES,
+            "stack_room_mb": _STACK_ROOM_MB,
+            "own_processes": self.own_processes,
+            "build": self.build,
+            "folder": self.folder,
+            "box": self.box,
+            "scratch": self.scratch,
+            "other_processes": self.other_processes,
+        }
 
 
 @dataclass(frozen=True)
@@ -66,105 +110,31 @@ class Worker:
     """A started worker. Not safe for two threads at once; `close` ends every process of it.
 
     Raises:
-        InfrastructureError: when isolation is not to be had and was not waived; the message says what to do.
+        InfrastructureError: when the backend does not start; the message says what to do.
     """
 
-    def __init__(self, limits: Limits, unisolated: bool = False) -> None:
+    def __init__(self, limits: Limits, kind: Backend) -> None:
         self.limits = limits
-        self.asked_unisolated = unisolated
-        self.unisolated = unisolated or os.environ.get(UNISOLATED, "") == "1"
-        self.backend = "unisolated" if self.unisolated else "namespace"
+        self.kind = kind
+        self.backend = kind.name
         self.memory_base = 0.0
         self._dirty = self._aborted = False
-        self._files: list[int] = []
-        self._folder: str | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._compiler: socket.socket | None = None
-        self._alive: int | None = None
-        self._errors: IO[bytes] | None = None
+        self._link: Link | None = None
         try:
             self._start()
         except BaseException:
             self.close()
             raise
 
-    def _settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {
-            "memory_mb": self.limits.memory_mb,
-            "max_processes": self.limits.max_processes,
-            "max_output_mb": self.limits.max_output_mb,
-            "max_file_mb": self.limits.max_file_mb,
-            "max_files": _MAX_FILES,
-            "stack_room_mb": _STACK_ROOM_MB,
-            "unisolated": self.unisolated,
-        }
-        if self.unisolated:
-            self._folder = tempfile.mkdtemp(prefix="coderl-unisolated-")
-            os.mkdir(os.path.join(self._folder, "box"))
-            for name in ("job", "in", "out", "answers"):
-                Path(self._folder, name).touch()
-            settings["folder"] = self._folder
-        return settings
-
     def _start(self) -> None:
-        if not sys.platform.startswith("linux"):
-            raise InfrastructureError("the sandbox needs Linux: it is made of namespaces, seccomp and resource limits")
-        settings = self._settings()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control = ours
-        ours.settimeout(_START_SECONDS)
-        self._compiler, compiler = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        read_end, self._alive = os.pipe()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        source = str(Path(__file__).parent)
-        arguments = [source, json.dumps(settings), str(theirs.fileno()), str(compiler.fileno()), str(read_end)]
-        try:
-            # -P, -S, -s, -B and an environment of our own: nothing of the user's Python reaches the programs; a fixed hash seed
-            # makes the order of sets, and with it the verdict, the same every time (-I would ignore the seed).
-            self._process = subprocess.Popen(
-                [sys.executable, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", _BOOTSTRAP, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                pass_fds=(theirs.fileno(), compiler.fileno(), read_end),
-                # LD_BIND_NOW: a function bound at its first call would be looked up again in every child.
-                env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LD_BIND_NOW": "1", **_library_path()},
-                cwd="/",
-            )
-        except OSError as error:
-            raise InfrastructureError(f"cannot start the worker {sys.executable}: {error}") from None
-        finally:
-            theirs.close()
-            compiler.close()
-            os.close(read_end)
-        message: dict[str, Any] = {}
-        try:
-            if not self.unisolated:
-                message = json.loads(ours.recv(4096) or b"{}")
-            if "map" in message:
-                ours.send(str(_map_ids(message["map"])).encode())
-        except (OSError, ValueError) as error:
-            raise self._failed(str(error)) from None
-        if "error" in message:
-            raise InfrastructureError(f"the sandbox cannot isolate programs on this host ({message['error']}): {_HINT}")
-        try:
-            data, self._files, _flags, _address = socket.recv_fds(ours, 4096, 3)
-            message = json.loads(data or b"{}")
-        except (OSError, ValueError) as error:
-            raise self._failed(str(error)) from None
-        if "error" in message:
-            raise InfrastructureError(f"the sandbox cannot isolate programs on this host ({message['error']}): {_HINT}")
-        if len(self._files) != 3:
-            raise self._failed("it ended while starting")
-        _announce(self.backend, bool(message.get("own_user")))
+        if not sys.platform.startswith("linux") and self.kind.name != "docker":
+            raise InfrastructureError("the sandbox needs Linux: it is made of namespaces, seccomp and resource limits; or backend docker")
+        self._link = self.kind.start(self.kind.settings(self.limits), self.limits)
+        _announce(self.kind, self._link.layers)
         self._measure_base()
 
     def _failed(self, reason: str) -> InfrastructureError:
-        said = ""
-        if self._errors is not None:
-            self._errors.seek(0)
-            said = self._errors.read()[-2000:].decode("utf-8", "replace").strip()
+        said = self._link.said() if self._link is not None else ""
         return InfrastructureError(f"the sandbox worker did not start: {reason}\n{said}".rstrip())
 
     def _measure_base(self) -> None:
@@ -172,9 +142,10 @@ class Worker:
         job = {"kind": "stdin", "source": "print(6 * 7)", "inputs": [b""], "first": 0, "stop_at_first_error": False}
         try:
             run = self.run(job, 1)
+            shown = self.output(0, run.output_size)
         except WorkerDiedError as error:
             raise self._failed(str(error)) from None
-        if run.status or self.output(0, run.output_size) != b"42\n":
+        if run.status or shown != b"42\n":
             raise self._failed(f"its first program ended with status {run.status} and {run.answers[:500]!r}")
         self.memory_base = run.memory_mb
 
@@ -185,13 +156,8 @@ class Worker:
             return None
         if self._dirty:
             self.restart()
-        assert self._compiler is not None
-        try:
-            self._compiler.settimeout(_COMPILE_SECONDS)
-            self._compiler.send(encoded)
-            reply = self._compiler.recv(MAX_MESSAGE)
-        except OSError:
-            reply = b""
+        assert self._link is not None
+        reply = self._link.compile(encoded, _COMPILE_SECONDS)
         if reply[:1] == b"c":
             return reply[1:]
         if reply[:1] == b"e":
@@ -205,116 +171,62 @@ class Worker:
         """Run one child on `job` (see inside/harness.py); raises WorkerDiedError."""
         if self._dirty:  # the last program's directory could not be emptied
             self.restart()
-        assert self._control is not None
-        payload = marshal.dumps(job)
+        assert self._link is not None
         wall = self.limits.wall
-        try:
-            os.ftruncate(self._files[0], 0)
-            written = 0
-            while written < len(payload):
-                written += os.pwrite(self._files[0], payload[written:], written)
-            self._control.settimeout(wall * (tests + 1) + _SLACK_SECONDS)
-            self._control.send(REQUEST.pack(len(payload), tests, self.limits.cpu_seconds, wall))
-            reply = self._control.recv(8192)
-        except OSError as error:
-            raise WorkerDiedError(f"no answer: {error}") from None
-        if len(reply) != REPLY.size:
-            raise WorkerDiedError(f"it ended {reply.decode('utf-8', 'replace')}".rstrip())
-        status, cause, dirty, cpu, seconds, peak = REPLY.unpack(reply)
-        size = os.fstat(self._files[2]).st_size
-        run = Run(
+        request = (tests, self.limits.cpu_seconds, wall)
+        payload = marshal.dumps(job, 4)  # the form that every Python from 3.4 on reads: a container may have another one
+        left = self._link.run(payload, REQUEST.pack(len(payload), *request), wall * (tests + 1) + _SLACK_SECONDS)
+        status, cause, dirty, cpu, seconds, peak = REPLY.unpack(left.reply)
+        self._dirty = bool(dirty)
+        return Run(
             status=os.waitstatus_to_exitcode(status),
             cause=cause,
             cpu_seconds=cpu,
             wall_seconds=seconds,
             memory_mb=peak / 1024,
-            answers=os.pread(self._files[2], min(size, _MAX_ANSWERS), 0),
-            output_size=os.fstat(self._files[1]).st_size,
+            answers=left.answers,
+            output_size=left.output_size,
         )
-        self._dirty = bool(dirty)
-        return run
 
     def output(self, start: int, end: int) -> bytes:
-        """Standard output of the last run from byte `start` to `end`."""
-        return os.pread(self._files[1], max(0, end - start), start) if end > start else b""
+        """Standard output of the last run from byte `start` to `end`; raises InfrastructureError."""
+        assert self._link is not None
+        try:
+            return self._link.output(start, end)
+        except WorkerDiedError as error:
+            raise InfrastructureError(f"the sandbox worker died while its output was read: {error}") from None
 
     def restart(self) -> None:
         """End this worker's processes and start new ones; raises InfrastructureError."""
         if self._aborted:
             raise InfrastructureError("the judge is closing")
-        self._end()
+        self.close()
         self._dirty = False
         self._start()
-
-    def _end(self) -> None:
-        for file in self._files:
-            os.close(file)
-        self._files = []
-        for connection in (self._control, self._compiler):
-            if connection is not None:
-                connection.close()
-        if self._alive is not None:
-            os.close(self._alive)
-        if self._process is not None:
-            try:
-                self._process.wait(10)  # the launcher sees the pipe close, ends the jail and itself
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        if self._errors is not None:
-            self._errors.close()
-        self._control = self._compiler = self._alive = self._process = self._errors = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
 
     def abort(self) -> None:
         """From another thread: kill the program that is running and let its judging fail."""
         self._aborted = True
-        if self._process is not None:
-            self._process.kill()
+        if self._link is not None:
+            self._link.kill()
 
     def close(self) -> None:
         """End every process of this worker."""
-        self._end()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
 
-def _library_path() -> dict[str, str]:
-    found = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": found} if found else {}
-
-
-def _map_ids(process: int) -> int:
-    """Write the id maps of a new user namespace; returns how many ids it has.
-
-    With the right to (root), programs get an id of their own, which is nobody outside. Else the one id is our own, and programs
-    share it with their parent but have no capabilities.
-    """
-    folder = f"/proc/{process}"
-    user, group = os.geteuid(), os.getegid()
-    try:
-        Path(folder, "uid_map").write_text(f"0 {user} 1\n1000 65534 1\n")
-        Path(folder, "gid_map").write_text(f"0 {group} 1\n1000 65534 1\n")
-        return 2
-    except OSError:
-        pass
-    with contextlib.suppress(OSError):
-        Path(folder, "setgroups").write_text("deny")
-    Path(folder, "uid_map").write_text(f"0 {user} 1\n")
-    Path(folder, "gid_map").write_text(f"0 {group} 1\n")
-    return 1
-
-
-def _announce(backend: str, own_user: bool) -> None:
-    if backend in _announced:
+def _announce(kind: Backend, found: dict[str, Any]) -> None:
+    if kind.name in _announced:
         return
-    _announced.add(backend)
-    if backend == "unisolated":
-        LOG.warning(
-            "THE SANDBOX IS OFF: programs run as this user, with this user's files and network (%s=1). "
-            "Active: seccomp allow list, limits on CPU time, memory, output and files. Never do this with programs you do not trust.",
-            UNISOLATED,
-        )
-    else:
-        own = "; a user of their own" if own_user else "; NOT active: a user of their own (only root can map one)"
-        LOG.info("sandbox: active isolation layers: %s%s", _LAYERS, own)
+    _announced.add(kind.name)
+    version = found.get("landlock")
+    landlock = f"; Landlock (version {version})" if version else "; NOT active: Landlock (this kernel, or the container's filter, has none)"
+    if kind.trusted:
+        LOG.warning("THE SANDBOX IS OFF: %s%s. Never do this with programs you do not trust.", kind.layers, landlock)
+        return
+    own = ""
+    if kind.own_processes:
+        own = "; a user of their own" if found.get("own_user") else "; NOT active: a user of their own (only root can map one)"
+    LOG.info("sandbox: backend %s, active isolation layers: %s%s%s", kind.name, kind.layers, landlock, own)
