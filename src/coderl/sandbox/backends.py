@@ -76,6 +76,7 @@ BACKENDS = {
             f"Active: {_IN_ALL}; signals to the judge's processes are refused",
             folder="",
             box="",
+            foreign=("/dev/shm",),  # semaphores of multiprocessing
             trusted=True,
         ),
         # What happens inside a container, without one: for the tests of a machine that has no engine.

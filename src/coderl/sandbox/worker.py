@@ -68,6 +68,8 @@ class Backend:
     box: str = "/box"
     scratch: tuple[str, ...] = ()
     """Further folders that programs can write to, emptied after each."""
+    foreign: tuple[str, ...] = ()
+    """Folders of others that programs need to write to: let be."""
     other_processes: int = 4096
     """What counts along in the limit on processes; many where everything that the user runs does."""
     trusted: bool = False
@@ -87,6 +89,7 @@ class Backend:
             "folder": self.folder,
             "box": self.box,
             "scratch": self.scratch,
+            "foreign": self.foreign,
             "other_processes": self.other_processes,
         }
 
