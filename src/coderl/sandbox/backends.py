@@ -60,14 +60,14 @@ BACKENDS = {
             start=container.start_docker,
             layers="a container without network, with a read-only root, of a user without capabilities, with limits on memory and "
             f"processes; in it {_IN_ALL}; signals and limits reach the program's own processes only",
-            scratch=("/dev/shm",),
+            scratch=("/dev/shm", "/dev/mqueue"),
         ),
         Backend(
             name="apptainer",
             start=container.start_apptainer,
             layers="an Apptainer container without network, with a read-only root, of this user without capabilities; "
             f"in it {_IN_ALL}; signals and limits reach the program's own processes only",
-            scratch=("/dev/shm", "/tmp", "/var/tmp"),
+            scratch=("/dev/shm", "/dev/mqueue", "/tmp", "/var/tmp"),
         ),
         Backend(
             name="unisolated",

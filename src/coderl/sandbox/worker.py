@@ -72,6 +72,8 @@ class Backend:
     """Folders of others that programs need to write to: let be."""
     other_processes: int = 4096
     """What counts along in the limit on processes; many where everything that the user runs does."""
+    landlock: bool = True
+    """Where the kernel has it. False: without, to test and to measure the rest."""
     trusted: bool = False
     """No isolation: for programs that one trusts."""
 
@@ -90,6 +92,7 @@ class Backend:
             "box": self.box,
             "scratch": self.scratch,
             "foreign": self.foreign,
+            "landlock": self.landlock,
             "other_processes": self.other_processes,
         }
 

@@ -117,8 +117,8 @@ def rules(settings: dict[str, Any], folder: str, box: str) -> list[tuple[str, in
         *((f"/dev/{name}", syscalls.MAY_READ_FILE) for name in _DEVICES if name != "null"),
         *((path, write) for path in ("/dev/null", f"{folder}/in", f"{folder}/out", f"{folder}/answers")),
         *((path, change) for path in (box, *settings["scratch"], *settings["foreign"])),
-        # Where we built the root, its few names are no secret.
-        *([("/", syscalls.MAY_READ_DIR)] if settings["build"] else []),
+        # Of a root of our own the names are no secret.
+        *([("/", syscalls.MAY_READ_DIR)] if folder == FILES else []),
     ]
 
 

@@ -343,7 +343,8 @@ def main() -> None:
     import random
 
     random.seed(0)
-    layers = {"interpreter_mb": base, "own_user": bool(program_id), "landlock": syscalls.landlock_version()}
+    landlock = syscalls.landlock_version() if settings["landlock"] else 0
+    layers = {"interpreter_mb": base, "own_user": bool(program_id), "landlock": landlock}
     _open_files(control, folder, layers)
     for name in [name for name in sys.modules if name == "inside" or name.startswith("inside.")]:
         del sys.modules[name]
@@ -353,8 +354,8 @@ def main() -> None:
     zygote = Zygote(control, settings, folder, box, program_id)
     try:
         zygote.warm()
-        if layers["landlock"]:
-            syscalls.landlock(jail.rules(settings, folder, box), layers["landlock"])
+        if landlock:
+            syscalls.landlock(jail.rules(settings, folder, box), landlock)
         zygote.start_compiler(compiler)
         syscalls.install_filter()
     except OSError as error:
