@@ -22,6 +22,7 @@ from test_sandbox_isolation import refuse_namespaces
 from coderl.problems import InputOutputTests
 from coderl.sandbox import InfrastructureError, Limits, backends, close_workers, container, judge, worker
 from coderl.sandbox.inside import relay, syscalls
+from coderl.sandbox.judge import _idle
 
 QUICK = Limits(cpu_seconds=0.25, wall_seconds=4, memory_mb=128, max_file_mb=16)
 
@@ -120,8 +121,6 @@ def test_the_backend_is_named_in_the_outcome_and_keeps_its_own_workers() -> None
     assert judge(OK, DOUBLE, QUICK, backend="rehearsal").backend == "rehearsal"  # type: ignore[arg-type]
     assert judge(OK, DOUBLE, QUICK).backend == "namespace"
     assert judge(OK, DOUBLE, QUICK, backend="namespace").backend == "namespace"
-    from coderl.sandbox.judge import _idle
-
     assert sorted(one.backend for one in _idle) == ["namespace", "rehearsal"]
     with pytest.raises(ValueError, match="none of auto"):
         judge(OK, DOUBLE, QUICK, backend="podman")  # type: ignore[arg-type]
@@ -356,11 +355,42 @@ def test_what_the_engine_made_of_it() -> None:
     host, config = made["HostConfig"], made["Config"]
     assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"], host["AutoRemove"]) == ("none", True, ["ALL"], True)
     assert (host["PidsLimit"], host["Memory"], host["Binds"], host["Privileged"]) == (21, (128 + 1536) << 20, None, False)
-    assert (config["User"], config["StdinOnce"], made["Mounts"]) == ("65534:65534", True, [])
+    assert (config["User"], config["StdinOnce"]) == ("65534:65534", True)
+    assert [(mount["Destination"], mount["RW"]) for mount in made["Mounts"]] == [("/judge", False)]
+    assert not Path(made["Mounts"][0]["Source"]).exists()  # it has served
     status = Path(f"/proc/{made['State']['Pid']}/status").read_text()
     for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
         assert line in status
     client.close()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("hidden", [True, False], ids=["an engine elsewhere", "an engine that does not see our files"])
+def test_where_descriptors_cannot_be_passed_the_stream_carries_everything(hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable(container.Doorstep):
+        def __init__(self) -> None:
+            if hidden:
+                raise OSError("path too long")
+            super().__init__()
+            container.shutil.rmtree(self.folder)
+
+    monkeypatch.setattr(container, "Doorstep", Unreachable)
+    judge(OK, DOUBLE, QUICK, backend="docker")
+    (worker_,) = _idle
+    assert isinstance(worker_._link, container.StreamLink)
+    assert worker_._link._direct is None
+    size = 3 * relay.AT_ONCE + 7
+    tests = InputOutputTests("stdin", ["a", "b"], ["a" * size, "b" * size])
+    for program, outcome, error in (
+        (f"print(input() * {size})", "passed_test", None),
+        ("print('x' * 100000)", "failed_test", None),
+        ("while True: pass", "runtime_error", "timeoutexception"),
+        ("print(", "compile_error", "syntaxerror"),
+        ("import os\nos.kill(os.getpid(), 9)", "runtime_error", "sigkill"),
+        ("x = bytearray(10 ** 10)", "runtime_error", "memoryerror"),
+    ):
+        found = judge(program, tests, QUICK, backend="docker")
+        assert (found.outcome, found.error_class) == (outcome, error)
 
 
 @pytest.mark.docker

@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import select
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
 from coderl.sandbox.inside import relay
-from coderl.sandbox.inside.parent import MAX_ANSWERS, START_SECONDS, Left, WorkerDiedError
+from coderl.sandbox.inside.parent import MAX_ANSWERS, START_SECONDS, Exchange, Left, WorkerDiedError
 from coderl.sandbox.inside.zygote import REPLY
 from coderl.sandbox.outcome import InfrastructureError, Limits
 
@@ -33,6 +36,8 @@ APPTAINER_IMAGE = "CODERL_APPTAINER_IMAGE"
 LABEL = "coderl.sandbox"
 """Of every container: the process that started it."""
 _HOME = "/opt/coderl"
+_JUDGE = "/judge"
+_DOORSTEP = "coderl-sandbox-"
 _PYTHON = [
     "-s",
     "-S",
@@ -64,6 +69,12 @@ class Stream(Protocol):
     def read(self, deadline: float) -> bytes:
         """Some bytes of standard output; empty at its end; raises OSError, TimeoutError after `deadline` (monotonic)."""
 
+    def settings(self) -> dict[str, Any]:
+        """What the relay is told beside the parent's settings."""
+
+    def direct(self, passed: bool) -> Exchange | None:
+        """The descriptors, if the relay says that it passed them on; raises OSError."""
+
     def said(self) -> str:
         """The end of standard error."""
 
@@ -81,13 +92,15 @@ class StreamLink:
         self._stream = stream
         self._buffer = bytearray()
         self._head = b""
+        self._direct: Exchange | None = None
         self.layers: dict[str, Any] = {}
         try:
-            kind, body = self._ask(b"s", json.dumps(settings).encode(), START_SECONDS)
+            kind, body = self._ask(b"s", json.dumps({**settings, **stream.settings()}).encode(), START_SECONDS)
             if kind == b"x":
                 raise InfrastructureError(f"{what}: {json.loads(body)[0]}")
             self.layers = json.loads(body)
-        except (WorkerDiedError, ValueError) as error:
+            self._direct = stream.direct(bool(self.layers.get("direct")))
+        except (WorkerDiedError, ValueError, OSError) as error:
             self.close()
             raise InfrastructureError(f"{what} did not start: {error}") from None
         except BaseException:
@@ -120,6 +133,8 @@ class StreamLink:
 
     def compile(self, source: bytes, seconds: float) -> bytes:
         """The compiler's reply; empty when it died."""
+        if self._direct is not None:
+            return self._direct.compile(source, seconds)
         try:
             return self._ask(b"c", struct.pack("<d", seconds) + source, seconds + START_SECONDS)[1]
         except WorkerDiedError:
@@ -127,6 +142,11 @@ class StreamLink:
 
     def run(self, job: bytes, request: bytes, seconds: float) -> Left:
         """Run one child; raises WorkerDiedError."""
+        if self._direct is not None:
+            left = self._direct.run(job, request, seconds)
+            status, cause, *_ = REPLY.unpack(left.reply)
+            asked = status == signal.SIGKILL and cause == 0
+            return left._replace(reply=self._ask(b"k", left.reply, START_SECONDS)[1]) if asked else left
         kind, body = self._ask(b"r", relay.RUN.pack(seconds, len(request)) + request + job, seconds + START_SECONDS)
         if kind != b"r" or len(body) < relay.LEFT.size:
             raise WorkerDiedError(body[:4000].decode("utf-8", "replace"))
@@ -139,6 +159,8 @@ class StreamLink:
 
     def output(self, start: int, end: int) -> bytes:
         """Standard output of the last child; raises WorkerDiedError."""
+        if self._direct is not None:
+            return self._direct.output(start, end)
         if end <= len(self._head):
             return self._head[start:end] if end > start else b""
         return self._ask(b"o", relay.SPAN.pack(start, end), START_SECONDS)[1]
@@ -153,6 +175,8 @@ class StreamLink:
 
     def close(self) -> None:
         """End the container."""
+        if self._direct is not None:
+            self._direct.close()
         self._stream.close()
 
 
@@ -192,6 +216,14 @@ class ProcessStream:
         """Some bytes."""
         self._wait(self._output, select.POLLIN, deadline)
         return os.read(self._output, 1 << 20)
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def direct(self, passed: bool) -> Exchange | None:
+        """Its own pipes are as good."""
+        return None
 
     def _wait(self, file: int, event: int, deadline: float) -> None:
         waiting = select.poll()
@@ -292,8 +324,8 @@ def docker_image() -> str:
     return os.environ.get(DOCKER_IMAGE) or "coderl-sandbox"
 
 
-def docker_host_config(limits: Limits) -> dict[str, Any]:
-    """Arguments of docker.APIClient.create_host_config."""
+def docker_host_config(limits: Limits, folder: str | None = None) -> dict[str, Any]:
+    """Arguments of docker.APIClient.create_host_config; `folder` holds the judge's socket, read-only in the container."""
     files = f"rw,noexec,nosuid,nodev,uid={_NOBODY},gid={_NOBODY},mode=0700"
     memory = (limits.memory_mb + _ROOM_MB) << 20
     return {
@@ -312,7 +344,50 @@ def docker_host_config(limits: Limits) -> dict[str, Any]:
         "auto_remove": True,
         "init": False,
         "log_config": {"type": "none", "config": {}},
+        "mounts": [{"Type": "bind", "Source": folder, "Target": _JUDGE, "ReadOnly": True}] if folder else [],
     }
+
+
+class Doorstep:
+    """A socket where the relay of a container on this machine can leave descriptors; closed when they are there.
+
+    Where the container cannot reach it (an engine elsewhere or in a virtual machine, a policy of the host), everything goes through
+    the engine's stream: the same verdicts, at half as much again per program.
+    """
+
+    def __init__(self) -> None:
+        self._outer = tempfile.mkdtemp(prefix=f"{_DOORSTEP}{os.getpid()}-")  # only we can enter it, the container enters below
+        self.folder = os.path.join(self._outer, "judge")
+        self.word = secrets.token_hex(16)
+        os.mkdir(self.folder)
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.bind(os.path.join(self.folder, "socket"))
+            os.chmod(self.folder, 0o755)
+            os.chmod(os.path.join(self.folder, "socket"), 0o666)
+            self._socket.listen()
+        except BaseException:
+            self.close()
+            raise
+
+    def take(self) -> Exchange:
+        """What the relay left, after it said so; raises OSError."""
+        self._socket.settimeout(START_SECONDS)
+        connection, _ = self._socket.accept()
+        with connection:
+            connection.settimeout(START_SECONDS)
+            word, files, _flags, _address = socket.recv_fds(connection, 64, 5)
+        if word.decode("ascii", "replace") != self.word or len(files) != 5:
+            for file in files:
+                os.close(file)
+            raise OSError("what came over its socket is not what was expected")
+        control, compiler = (socket.socket(fileno=file) for file in files[:2])
+        return Exchange(control, compiler, files[2:])
+
+    def close(self) -> None:
+        """Remove it."""
+        self._socket.close()
+        shutil.rmtree(self._outer, ignore_errors=True)
 
 
 def _docker() -> Any:
@@ -369,23 +444,24 @@ class DockerStream:
         self._pending = bytearray()
         self._errors = b""
         self._ended = False
+        self._doorstep: Doorstep | None = None
         import docker
 
         try:
             _need_image(self._client)
             _remove_never_started(self._client)
             api = self._client.api
-            api.create_container(
-                docker_image(),
-                RELAY,
-                entrypoint=[],
-                name=self._name,
-                stdin_open=True,  # and stdin_once, by the SDK: the container's input ends with this process's connection
-                user=f"{_NOBODY}:{_NOBODY}",
-                working_dir="/",
-                labels={LABEL: f"{socket.gethostname()}/{os.getpid()}"},
-                host_config=api.create_host_config(**docker_host_config(limits)),
-            )
+            if api.base_url == "http+docker://localhost":  # by a socket: an engine on this machine, most likely
+                with contextlib.suppress(OSError):  # a path that is too long for a socket
+                    self._doorstep = Doorstep()
+            try:
+                self._create(limits)
+            except docker.errors.APIError:  # an engine that does not see this folder
+                if self._doorstep is None:
+                    raise
+                self._doorstep.close()
+                self._doorstep = None
+                self._create(limits)
             stream = api.attach_socket(self._name, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
             self._response = stream
             self._socket = getattr(stream, "_sock", stream)
@@ -396,6 +472,33 @@ class DockerStream:
         except BaseException:
             self.close()
             raise
+
+    def _create(self, limits: Limits) -> None:
+        api = self._client.api
+        folder = self._doorstep.folder if self._doorstep is not None else None
+        api.create_container(
+            docker_image(),
+            RELAY,
+            name=self._name,
+            stdin_open=True,  # and stdin_once, by the SDK: the container's input ends with this process's connection
+            user=f"{_NOBODY}:{_NOBODY}",
+            working_dir="/",
+            labels={LABEL: f"{socket.gethostname()}/{os.getpid()}"},
+            host_config=api.create_host_config(**docker_host_config(limits, folder)),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Where to leave descriptors."""
+        return {} if self._doorstep is None else {"direct": [f"{_JUDGE}/socket", self._doorstep.word]}
+
+    def direct(self, passed: bool) -> Exchange | None:
+        """The descriptors."""
+        if self._doorstep is None:
+            return None
+        try:
+            return self._doorstep.take() if passed else None
+        finally:
+            self._doorstep.close()
 
     def write(self, data: bytes, deadline: float) -> None:
         """All of `data`."""
@@ -445,11 +548,16 @@ class DockerStream:
         with contextlib.suppress(docker.errors.DockerException, OSError):
             self._client.api.remove_container(self._name, force=True, v=True)
         self._client.close()
+        if self._doorstep is not None:
+            self._doorstep.close()
 
 
 def _remove_never_started(client: Any) -> None:
-    """Containers of a judge that was killed after it had made one and before it had started it."""
+    """Containers and sockets of a judge that was killed after it had made them and before the container had started."""
     host = f"{socket.gethostname()}/"
+    for folder in Path(tempfile.gettempdir()).glob(f"{_DOORSTEP}*-*"):
+        if not Path("/proc", folder.name.removeprefix(_DOORSTEP).split("-")[0]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
     for found in client.api.containers(all=True, filters={"label": LABEL, "status": "created"}):
         owner = found["Labels"].get(LABEL, "")
         if owner.startswith(host) and not Path("/proc", owner.removeprefix(host)).exists():

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -44,15 +45,76 @@ class Left(NamedTuple):
     output_size: int
 
 
-class Parent:
+class Exchange:
+    """Sockets and files that lead to a parent of programs, whoever started it."""
+
+    def __init__(self, control: socket.socket | None = None, compiler: socket.socket | None = None, files: Sequence[int] = ()) -> None:
+        self.control, self.compiler = control, compiler
+        self.files = list(files)
+        """Job, output, answers."""
+
+    def compile(self, source: bytes, seconds: float) -> bytes:
+        """The reply of zygote.compile_sources; empty: it hangs or is dead, and a new parent is needed."""
+        assert self.compiler is not None
+        try:
+            self.compiler.settimeout(seconds)
+            self.compiler.send(source)
+            return self.compiler.recv(MAX_MESSAGE)
+        except OSError:
+            return b""
+
+    def begin(self, job: bytes, request: bytes) -> None:
+        """Let a child start on `job`; raises WorkerDiedError."""
+        assert self.control is not None
+        try:
+            os.ftruncate(self.files[0], 0)
+            written = 0
+            while written < len(job):
+                written += os.pwrite(self.files[0], job[written:], written)
+            self.control.send(request)
+        except OSError as error:
+            raise WorkerDiedError(f"no answer: {error}") from None
+
+    def finish(self, seconds: float) -> Left:
+        """Wait for the child that was begun; raises WorkerDiedError."""
+        assert self.control is not None
+        try:
+            self.control.settimeout(seconds)
+            reply = self.control.recv(8192)
+        except OSError as error:
+            raise WorkerDiedError(f"no answer: {error}") from None
+        if len(reply) != REPLY.size:
+            raise WorkerDiedError(f"it ended {reply.decode('utf-8', 'replace')}".rstrip())
+        size = os.fstat(self.files[2]).st_size
+        return Left(reply, os.pread(self.files[2], min(size, MAX_ANSWERS), 0), os.fstat(self.files[1]).st_size)
+
+    def run(self, job: bytes, request: bytes, seconds: float) -> Left:
+        """`begin` and `finish`."""
+        self.begin(job, request)
+        return self.finish(seconds)
+
+    def output(self, start: int, end: int) -> bytes:
+        """Standard output of the last child from byte `start` to `end`."""
+        return os.pread(self.files[1], max(0, end - start), start) if end > start else b""
+
+    def close(self) -> None:
+        """Close all of it."""
+        for file in self.files:
+            os.close(file)
+        self.files = []
+        for connection in (self.control, self.compiler):
+            if connection is not None:
+                connection.close()
+        self.control = self.compiler = None
+
+
+class Parent(Exchange):
     """Starts at once; raises StartError. `close` ends every process of it."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__()
         self.settings = settings
         self.layers: dict[str, Any] = {}
-        self.files: list[int] = []
-        self.control: socket.socket | None = None
-        self._compiler: socket.socket | None = None
         self._alive: int | None = None
         self._errors: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,7 +139,7 @@ class Parent:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control = ours
         ours.settimeout(START_SECONDS)
-        self._compiler, compiler = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.compiler, compiler = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read_end, self._alive = os.pipe()
         self._errors = open(os.memfd_create("errors"), "w+b")  # noqa: SIM115
         source = str(Path(__file__).parents[1])
@@ -125,50 +187,6 @@ class Parent:
         self._errors.seek(0)
         return self._errors.read()[-2000:].decode("utf-8", "replace").strip()
 
-    def compile(self, source: bytes, seconds: float) -> bytes:
-        """The reply of zygote.compile_sources; empty: it hangs or is dead, and a new parent is needed."""
-        assert self._compiler is not None
-        try:
-            self._compiler.settimeout(seconds)
-            self._compiler.send(source)
-            return self._compiler.recv(MAX_MESSAGE)
-        except OSError:
-            return b""
-
-    def begin(self, job: bytes, request: bytes) -> None:
-        """Let a child start on `job`; raises WorkerDiedError."""
-        assert self.control is not None
-        try:
-            os.ftruncate(self.files[0], 0)
-            written = 0
-            while written < len(job):
-                written += os.pwrite(self.files[0], job[written:], written)
-            self.control.send(request)
-        except OSError as error:
-            raise WorkerDiedError(f"no answer: {error}") from None
-
-    def finish(self, seconds: float) -> Left:
-        """Wait for the child that was begun; raises WorkerDiedError."""
-        assert self.control is not None
-        try:
-            self.control.settimeout(seconds)
-            reply = self.control.recv(8192)
-        except OSError as error:
-            raise WorkerDiedError(f"no answer: {error}") from None
-        if len(reply) != REPLY.size:
-            raise WorkerDiedError(f"it ended {reply.decode('utf-8', 'replace')}".rstrip())
-        size = os.fstat(self.files[2]).st_size
-        return Left(reply, os.pread(self.files[2], min(size, MAX_ANSWERS), 0), os.fstat(self.files[1]).st_size)
-
-    def run(self, job: bytes, request: bytes, seconds: float) -> Left:
-        """`begin` and `finish`."""
-        self.begin(job, request)
-        return self.finish(seconds)
-
-    def output(self, start: int, end: int) -> bytes:
-        """Standard output of the last child from byte `start` to `end`."""
-        return os.pread(self.files[1], max(0, end - start), start) if end > start else b""
-
     def kill(self) -> None:
         """From another thread: end it now, and let whoever waits for it see that."""
         if self._process is not None:
@@ -176,12 +194,7 @@ class Parent:
 
     def close(self) -> None:
         """End every process."""
-        for file in self.files:
-            os.close(file)
-        self.files = []
-        for connection in (self.control, self._compiler):
-            if connection is not None:
-                connection.close()
+        super().close()
         if self._alive is not None:
             os.close(self._alive)
         if self._process is not None:
@@ -192,7 +205,7 @@ class Parent:
                 self._process.wait()
         if self._errors is not None:
             self._errors.close()
-        self.control = self._compiler = self._alive = self._process = self._errors = None
+        self._alive = self._process = self._errors = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -9,6 +9,10 @@ A frame is its kind, its length and its body:
     c  UTF-8 source               -> c  the compiler's reply, empty if it died
     r  seconds, request, job      -> r  reply, answers, size and beginning of the output   or  d  why the worker died
     o  start and end              -> o  that part of the output
+    k  a reply                    -> k  the same, with self-kills told apart
+
+Where the judge offers a socket in a folder of the container (settings: direct), the relay passes it the descriptors of sockets and files
+instead, and only k is still asked: what the judge reads and writes then goes through no third process.
 
 The end of standard input is the end of the judge: the relay leaves, and the kernel ends everything that the container holds.
 Programs cannot reach the relay: it is not dumpable, and signals to it are refused (contained.py).
@@ -21,12 +25,13 @@ import json
 import os
 import select
 import signal
+import socket
 import struct
 from pathlib import Path
 from typing import Any, NoReturn
 
 from . import contained
-from .parent import Left, Parent, StartError, WorkerDiedError
+from .parent import START_SECONDS, Parent, StartError, WorkerDiedError
 from .zygote import REPLY
 
 HEADER = struct.Struct("<cQ")
@@ -107,17 +112,17 @@ class Relay:
         if any(file == 0 for file, _ in self.waiting.poll(seconds * 1000)):
             os._exit(0)  # the judge says nothing while a program runs: it is gone
         left = self.parent.finish(1.0)
-        reply = self.told_apart(left)
+        reply = self.told_apart(left.reply)
         head = self.parent.output(0, min(left.output_size, AT_ONCE))
         _send(b"r", LEFT.pack(len(reply), len(left.answers), left.output_size), reply, left.answers, head)
 
-    def told_apart(self, left: Left) -> bytes:
+    def told_apart(self, reply: bytes) -> bytes:
         """A program that killed itself, and not the kernel for lack of memory, is reported as it is elsewhere: by SIGSYS."""
-        status, cause, *rest = REPLY.unpack(left.reply)
+        status, cause, *rest = REPLY.unpack(reply)
         if status != signal.SIGKILL or cause or self.kills is None:
-            return left.reply
+            return reply
         before, self.kills = self.kills, _out_of_memory_kills()
-        return left.reply if before != self.kills else REPLY.pack(signal.SIGSYS, cause, *rest)
+        return reply if before != self.kills else REPLY.pack(signal.SIGSYS, cause, *rest)
 
     def serve(self) -> NoReturn:
         """The judge's frames, one after the other, until it leaves."""
@@ -128,10 +133,26 @@ class Relay:
                     self.run(body)
                 elif kind == b"c":
                     _send(b"c", self.parent.compile(body[8:], *struct.unpack_from("<d", body)))
+                elif kind == b"k":
+                    _send(b"k", self.told_apart(body))
                 elif kind == b"o":
                     _send(b"o", self.parent.output(*SPAN.unpack(body)))
             except WorkerDiedError as error:
                 _send(b"d", f"{error}\n{self.parent.said()}".rstrip().encode())
+
+
+def _pass_on(parent: Parent, path: str, word: str) -> bool:
+    """Give the judge at the socket `path` the descriptors; False where it cannot be reached."""
+    assert parent.control is not None
+    assert parent.compiler is not None
+    try:
+        with socket.socket(socket.AF_UNIX) as judge:
+            judge.settimeout(START_SECONDS)
+            judge.connect(path)
+            socket.send_fds(judge, [word.encode()], [parent.control.fileno(), parent.compiler.fileno(), *parent.files])
+    except OSError:
+        return False
+    return True
 
 
 def main() -> NoReturn:
@@ -145,5 +166,6 @@ def main() -> NoReturn:
     except (StartError, OSError) as error:
         _send(b"x", json.dumps([str(error), getattr(error, "isolation", False)]).encode())
         os._exit(0)
-    _send(b"h", json.dumps({**parent.layers, "sources": sources()}).encode())
+    direct = "direct" in settings and _pass_on(parent, *settings["direct"])
+    _send(b"h", json.dumps({**parent.layers, "sources": sources(), "direct": direct}).encode())
     Relay(parent).serve()
