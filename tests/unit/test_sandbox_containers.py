@@ -218,7 +218,11 @@ def test_what_docker_is_told() -> None:
     assert set(told["tmpfs"]) == {"/box", "/io"}
     assert "size=9m" in told["tmpfs"]["/box"]
     assert told["auto_remove"] is True
-    assert not {"binds", "mounts", "privileged", "cap_add", "devices", "pid_mode", "userns_mode"} & set(told)
+    assert told["mounts"] == []
+    assert container.docker_host_config(Limits(), "/x")["mounts"] == [
+        {"Type": "bind", "Source": "/x", "Target": "/judge", "ReadOnly": True}
+    ]
+    assert not {"binds", "privileged", "cap_add", "devices", "pid_mode", "userns_mode"} & set(told)
 
 
 # ------------------------------------------------------------------------------------------------------------ Landlock
@@ -391,6 +395,42 @@ def test_where_descriptors_cannot_be_passed_the_stream_carries_everything(hidden
     ):
         found = judge(program, tests, QUICK, backend="docker")
         assert (found.outcome, found.error_class) == (outcome, error)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("landlock", [True, False], ids=["Landlock", "no Landlock"])
+def test_nothing_is_left_for_the_next_program(landlock: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backends.BACKENDS, "docker", replace(backends.BACKENDS["docker"], landlock=landlock))
+    look = "import os\nseen = {os.path.join(folder, name) for folder, _, names in os.walk('/') for name in names if name == 'left'}\n"
+    look += "for folder in ('/', '/box', '/io', '/tmp', '/dev', '/dev/shm', '/dev/mqueue', '/judge', '/run', '/var/tmp', '/opt/coderl'):\n"
+    look += "    if os.path.lexists(folder + '/left'): seen.add(folder + '/left')\n"
+    leave = "    try: os.close(os.open(folder + '/left', os.O_CREAT | os.O_WRONLY))\n    except OSError as error: pass\n"
+    leave += "    if os.path.lexists(folder + '/left'): seen.add(folder + '/left')\n"
+    tests = InputOutputTests("stdin", [""], ["[]"])
+    found = judge(look + leave + "assert not seen, seen", tests, QUICK, backend="docker")
+    assert found.error_message is not None
+    assert "/box/left" in found.error_message
+    assert ("/io/left" in found.error_message) == (not landlock or not syscalls.landlock_version())
+    assert judge(look + "print(sorted(seen))", tests, QUICK, backend="docker").outcome == "passed_test"
+
+
+@pytest.mark.docker
+def test_several_processes_cannot_take_the_memory_of_the_host() -> None:
+    program = """
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        data = bytearray(900 << 20)
+        for place in range(0, len(data), 4096): data[place] = 1
+        time.sleep(3)
+        os._exit(0)
+for _ in range(3): os.wait()
+"""
+    limits = Limits(cpu_seconds=5, wall_seconds=40, memory_mb=128)
+    found = judge(program, DOUBLE, limits, backend="docker")
+    assert (found.outcome, found.error_class) == ("runtime_error", "memoryerror")
+    assert found.cpu_seconds < 10  # not the wall limit: the kernel ended two of them
+    assert judge(OK, DOUBLE, limits, backend="docker").outcome == "passed_test"
 
 
 @pytest.mark.docker

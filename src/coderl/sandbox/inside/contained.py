@@ -8,8 +8,8 @@ and without isolation. No program may hurt its parent, the compiler or whoever s
 - A program leads a process group that nothing it forks can leave: new groups and sessions are pretended. At its end the whole
   group is killed at once (a fork either sees the signal or comes before it) and reaped. The parent is the reaper of orphans and
   has no other child, so it knows when somebody got out of the group after all: then this worker is not used again.
-- Exchange files belong to the same user: a program that makes one unreadable is set right, one that replaces it (possible without
-  Landlock) ends the worker.
+- Exchange files belong to the same user: a program that makes one unreadable is set right, one that replaces it or leaves something
+  beside it (possible without Landlock) ends the worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from . import jail, syscalls
 class SharedWalls:
     """State that the parent of programs keeps about them."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, landlock: int) -> None:
+        self.folder = folder
+        self.names = None if landlock else sorted(os.listdir(folder))
         self.paths = [f"{folder}/{name}" for name in jail.IO_NAMES]
         self.kept = [_identity(path) for path in self.paths]
         self.escaped = False
@@ -42,7 +44,7 @@ class SharedWalls:
 
     def restore(self) -> bool:
         """Make the exchange files as they were; False when this worker must not be used again."""
-        if self.escaped:
+        if self.escaped or (self.names is not None and sorted(os.listdir(self.folder)) != self.names):
             return False
         for path, kept in zip(self.paths, self.kept, strict=True):
             now = _identity(path)

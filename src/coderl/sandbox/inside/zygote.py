@@ -95,7 +95,7 @@ class Zygote:
         self.control_file = control.fileno()
         self.job = os.open(folder + "/job", os.O_RDONLY)
         self.page = mmap.mmap(-1, mmap.PAGESIZE)
-        self.shared = None if settings["own_processes"] else contained.SharedWalls(folder)
+        self.shared = None if settings["own_processes"] else contained.SharedWalls(folder, settings["landlock"])
         self.flags = signal.SIGCHLD | (0 if self.shared else syscalls.CLONE_NEWPID)
 
     def start_compiler(self, requests: _socket.socket) -> None:
@@ -343,7 +343,7 @@ def main() -> None:
     import random
 
     random.seed(0)
-    landlock = syscalls.landlock_version() if settings["landlock"] else 0
+    landlock = settings["landlock"] = syscalls.landlock_version() if settings["landlock"] else 0
     layers = {"interpreter_mb": base, "own_user": bool(program_id), "landlock": landlock}
     _open_files(control, folder, layers)
     for name in [name for name in sys.modules if name == "inside" or name.startswith("inside.")]:
