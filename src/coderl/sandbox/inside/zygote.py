@@ -222,8 +222,13 @@ class Zygote:
         waiting.unregister(ended)
         os.close(ended)
         if self.shared:
-            self.shared.end(child)
+            self.ended(child)
         return status, cause, usage
+
+    def ended(self, child: int) -> None:
+        """After a program without a process namespace: end what it left running."""
+        if self.shared:
+            self.shared.end(child)
 
     def kill(self, child: int) -> None:
         """End the program; with it the kernel ends everything in its process namespace."""
