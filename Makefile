@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --show-failed-logs
 RESULTS := results/apps_eval.csv results/differences.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help install mini mini-seeds smoke test check unit-test slow-test schema dvc constraints clean
+.PHONY: help install mini mini-seeds smoke test check unit-test slow-test docker-test schema dvc constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ unit-test: install
 
 slow-test: install ## the tests that take more than a minute
 	$(BIN)/pytest -m slow
+
+docker-test: install ## the Docker backend on a real engine: installs (Debian), starts and stops it; needs root, or DOCKER_HOST
+	$(BIN)/python -m pip install --quiet -c constraints.txt docker
+	bash workflow/containers/docker_test.sh
 
 check: install ## lint, format, types, imports, and generated files
 	$(BIN)/ruff check .

@@ -227,6 +227,9 @@ def run_tests(
     cpu_seconds: Annotated[float | None, typer.Option(help="CPU time per test.")] = None,
     memory_mb: Annotated[int | None, typer.Option(help="Memory of a program.")] = None,
     workers: Annotated[int | None, typer.Option(help="Judging processes.")] = None,
+    backend: Annotated[
+        Literal["auto", "namespace", "docker", "apptainer"] | None, typer.Option(help="What keeps programs in (docs/outcomes.md).")
+    ] = None,
 ) -> None:
     """Execute programs in the sandbox and write their outcomes. Flags win over --config. Killed, it goes on where it was."""
     from coderl.config import RunTestsConfig, validate
@@ -243,6 +246,7 @@ def run_tests(
         "cpu_seconds": cpu_seconds,
         "memory_mb": memory_mb,
         "workers": workers,
+        "backend": backend,
     }
     settings = _section(RunTestsConfig, config, "run_tests").model_dump() | {k: v for k, v in flags.items() if v is not None}
     stage(config=validate(RunTestsConfig, settings, "run-tests"), problems=problems, samples=given, suite=suite, output=output)

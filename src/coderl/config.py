@@ -358,6 +358,9 @@ class RunTestsConfig(Section):
         description="Programs per problem whose hidden tests the legacy checker judges as well, spec 4.8: the first of each problem, "
         "greedy ones aside. For checker strict.",
     )
+    backend: Literal["auto", "namespace", "docker", "apptainer"] = Field(
+        "auto", description="What keeps programs in; ours: auto = the first that the host allows (docs/outcomes.md)."
+    )
     cpu_seconds: float = Field(4.0, gt=0, description="CPU time per test, spec 0.2; wall time is only a backstop.")
     time_policy: Literal["adaptive", "exact"] = Field(
         "adaptive",

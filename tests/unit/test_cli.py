@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -202,6 +202,17 @@ def test_flags_of_run_tests_win_over_its_section(tmp_path: Path) -> None:
     refused = coderl(*words, "--memory-mb", "1", "--output", str(tmp_path / "outcomes.jsonl"))
     assert refused.returncode != 0
     assert "memory_mb" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "backend"), [([], "auto"), (["--backend", "docker"], "docker"), (["--config", '{"backend": "apptainer"}'], "apptainer")]
+)
+def test_run_tests_takes_a_backend(monkeypatch: pytest.MonkeyPatch, words: list[str], backend: str) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("coderl.sandbox.stage.run_tests", lambda **arguments: seen.update(arguments))
+    with pytest.raises(SystemExit):
+        cli.main(["run-tests", "--problems", "p", "--samples", "reference", "--suite", "hidden", "--output", "o", *words])
+    assert seen["config"].backend == backend
 
 
 def test_the_version_and_the_schema() -> None:

@@ -19,7 +19,9 @@ from sandbox_programs import DOUBLE, OK
 
 from coderl.problems import InputOutputTests
 from coderl.sandbox import InfrastructureError, Job, Limits, close_workers, judge, judge_many, worker
-from coderl.sandbox.worker import UNISOLATED, Worker, WorkerDiedError
+from coderl.sandbox.backends import UNISOLATED
+from coderl.sandbox.inside import parent
+from coderl.sandbox.worker import Worker, WorkerDiedError
 
 LIMITS = Limits(cpu_seconds=1, memory_mb=128)
 SOURCE = Path(worker.__file__).parents[2]
@@ -63,15 +65,17 @@ def test_what_a_program_sees() -> None:
     assert groups == [] or os.geteuid() != 0
 
 
+def refuse_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = parent._BOOTSTRAP.replace("main()", "import inside.syscalls as s; s.unshare = refuse; main()")
+    refuse = "def refuse(flags):\n    raise PermissionError(1, 'Operation not permitted')\n"
+    monkeypatch.setattr(parent, "_BOOTSTRAP", "\n".join([refuse, *code.split("; ")]))
+
+
 def test_refused_without_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
     # A user namespace limit of 0 is what a hardened host looks like: made here by a worker that may not unshare.
-    monkeypatch.setattr(
-        worker, "_BOOTSTRAP", worker._BOOTSTRAP.replace("main()", "import inside.syscalls as s; s.unshare = refuse; main()")
-    )
-    refuse = "def refuse(flags):\n    raise PermissionError(1, 'Operation not permitted')\n"
-    monkeypatch.setattr(worker, "_BOOTSTRAP", "\n".join([refuse, *worker._BOOTSTRAP.split("; ")]))
+    refuse_namespaces(monkeypatch)
     with pytest.raises(InfrastructureError, match="max_user_namespaces.*" + UNISOLATED):
-        judge(OK, DOUBLE, LIMITS)
+        judge(OK, DOUBLE, LIMITS, backend="namespace")
 
 
 def test_unisolated_is_an_explicit_loud_choice(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from coderl.problems import Tests
 from coderl.records import DataError
+from coderl.sandbox import backends
+from coderl.sandbox.backends import BackendName
 from coderl.sandbox.judging import judge_on
 from coderl.sandbox.outcome import Checker, Job, Limits, Outcome, Prelude
 from coderl.sandbox.worker import Worker
@@ -23,13 +25,14 @@ _idle: list[Worker] = []
 _lock = threading.Lock()
 
 
-def _take(limits: Limits, unisolated: bool) -> Worker:
-    """An idle worker with the same limits, or a new one."""
+def _take(limits: Limits, backend: str) -> Worker:
+    """An idle worker of the same backend with the same limits, or a new one."""
+    wanted = backends.settled(backend)
     with _lock:
         for position, candidate in enumerate(_idle):
-            if candidate.limits == limits and candidate.asked_unisolated == unisolated:
+            if candidate.limits == limits and candidate.backend == wanted:
                 return _idle.pop(position)
-    return Worker(limits, unisolated)
+    return backends.open_worker(wanted, limits)
 
 
 def _keep(worker: Worker) -> None:
@@ -42,9 +45,9 @@ def _keep(worker: Worker) -> None:
 
 
 @contextmanager
-def _worker(limits: Limits, unisolated: bool) -> Iterator[Worker]:
+def _worker(limits: Limits, backend: str) -> Iterator[Worker]:
     """A worker that is kept afterwards unless something went wrong with it."""
-    worker = _take(limits, unisolated)
+    worker = _take(limits, backend)
     try:
         yield worker
     except (DataError, GeneratorExit):
@@ -79,6 +82,7 @@ def judge(
     prelude: Prelude = "none",
     entry_point: str | None = None,
     stop_at_first_failure: bool = False,
+    backend: BackendName = "auto",
     unisolated: bool = False,
 ) -> Outcome:
     """Run one program on its tests in the sandbox and say which of the four outcomes it has (docs/outcomes.md).
@@ -91,13 +95,15 @@ def judge(
         prelude: apps = the imports that APPS solutions assume come before the program; legacy has them in any case.
         entry_point: for tests of kind call: the function, or the method of a class Solution.
         stop_at_first_failure: the first test that is not passed decides, the rest is not counted.
-        unisolated: run without namespaces, as this user, loudly logged. For programs that you trust.
+        backend: what keeps the program in (docs/outcomes.md): "namespace", "docker", "apptainer", or "auto", the first of them
+            that this host allows.
+        unisolated: none of them: run as this user, loudly logged. For programs that you trust.
 
     Raises:
         DataError: zero tests, or calls without an entry point.
         InfrastructureError: the judge failed, or this host does not allow isolation.
     """
-    with _worker(limits, unisolated) as worker:
+    with _worker(limits, backends.resolve(backend, unisolated)) as worker:
         return judge_on(worker, Job(0, program, tests, entry_point), checker, stop_at_first_failure, prelude)
 
 
@@ -109,6 +115,7 @@ def judge_many(
     prelude: Prelude = "none",
     workers: int = 1,
     stop_at_first_failure: bool = False,
+    backend: BackendName = "auto",
     unisolated: bool = False,
 ) -> Iterator[tuple[Hashable, Outcome]]:
     """Judge a stream of programs; yields (id, outcome) in the order of `jobs`, in constant memory.
@@ -118,8 +125,9 @@ def judge_many(
 
     Arguments and errors otherwise as for `judge`.
     """
+    name = backends.resolve(backend, unisolated)
     if workers == 1:
-        with _worker(limits, unisolated) as worker:
+        with _worker(limits, name) as worker:
             for job in jobs:
                 yield job.id, judge_on(worker, job, checker, stop_at_first_failure, prelude)
         return
@@ -129,7 +137,7 @@ def judge_many(
 
     def one(job: Job) -> tuple[Hashable, Outcome]:
         if not hasattr(local, "worker"):
-            local.worker = _take(limits, unisolated)
+            local.worker = _take(limits, name)
             with _lock:
                 opened.append(local.worker)
         return job.id, judge_on(local.worker, job, checker, stop_at_first_failure, prelude)

@@ -120,6 +120,7 @@ def _judge_at(config: RunTestsConfig, journal: Journal | None, jobs: Iterable[Jo
         prelude=config.prelude,
         workers=min(config.workers, len(left)),
         stop_at_first_failure=config.stop_at_first_failure,
+        backend=config.backend,
     )
     told = time.monotonic()
     for number, (key, outcome) in enumerate(tqdm(judged, total=len(left), desc="run_tests", unit="program", disable=None)):

@@ -109,6 +109,25 @@ def _build_root(library: list[str], settings: dict[str, Any]) -> None:
     syscalls.mount("none", "/", None, syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID)
 
 
+def _library() -> list[str]:
+    return [os.path.join(sys.base_prefix, "lib"), *(path for path in sys.path if os.path.isabs(path))]
+
+
+def rules(settings: dict[str, Any], folder: str, box: str) -> list[tuple[str, int]]:
+    """For Landlock: read and execute beneath the libraries; change what lies beneath the box; write the exchange files."""
+    read = syscalls.MAY_EXECUTE | syscalls.MAY_READ_FILE | syscalls.MAY_READ_DIR
+    write = syscalls.MAY_READ_FILE | syscalls.MAY_WRITE_FILE | syscalls.MAY_TRUNCATE
+    change = read | write | syscalls.MAY_CHANGE_DIR | syscalls.MAY_REFER
+    return [
+        *((path, read) for path in (*_SYSTEM_LIBRARIES, *_library())),
+        *((f"/dev/{name}", syscalls.MAY_READ_FILE) for name in _DEVICES if name != "null"),
+        *((path, write) for path in ("/dev/null", f"{folder}/in", f"{folder}/out", f"{folder}/answers")),
+        *((path, change) for path in (box, *settings["scratch"], *settings["foreign"])),
+        # Of a root of our own the names are no secret.
+        *([("/", syscalls.MAY_READ_DIR)] if folder == FILES else []),
+    ]
+
+
 def enter(settings: dict[str, Any], ask_for_ids: Callable[[], int]) -> int:
     """Leave every namespace and move into the read-only root; returns the user id of programs inside.
 
@@ -118,7 +137,7 @@ def enter(settings: dict[str, Any], ask_for_ids: Callable[[], int]) -> int:
     Raises:
         JailError: naming the wall that could not be built.
     """
-    library = [os.path.join(sys.base_prefix, "lib"), *(path for path in sys.path if os.path.isabs(path))]
+    library = _library()
     try:
         syscalls.unshare(NAMESPACES)
     except OSError as error:
@@ -143,14 +162,13 @@ def limit(settings: dict[str, Any], base: int) -> None:
     """Set the limits that every program inherits. Call it inside the user namespace: the number of processes is counted there.
 
     The address space gets room beyond `memory_mb`: threads reserve big stacks that they never touch. What was really used is
-    read from the kernel at the end and compared with `memory_mb` outside. Processes: + 2 for the launcher and the zygote,
-    which count where only one user id can be mapped.
+    read from the kernel at the end and compared with `memory_mb` outside. Processes: `other_processes` is what counts along: the
+    launcher and the zygote where only one user id can be mapped, everything that the user runs where there is no namespace.
     """
     wanted = {
         resource.RLIMIT_AS: (base + settings["memory_mb"] + settings["stack_room_mb"]) << 20,
         resource.RLIMIT_FSIZE: max(settings["max_file_mb"], settings["max_output_mb"] + 5) << 20,
-        # Without a namespace of its own a program is counted together with everything else that this user runs.
-        resource.RLIMIT_NPROC: settings["max_processes"] + (4096 if settings["unisolated"] else 2),
+        resource.RLIMIT_NPROC: settings["max_processes"] + settings["other_processes"],
         resource.RLIMIT_NOFILE: 256,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,

@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import platform
+import stat
 import struct
 
 MACHINE = platform.machine()
@@ -15,11 +16,17 @@ _AUDIT_ARCHITECTURE = (0xC000003E, 0xC00000B7)
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWCGROUP = 0x10000000, 0x20000000, 0x40000000, 0x02000000
 CLONE_NEWTIME = 0x00000080
+CLONE_PARENT = 0x00008000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE, MS_REMOUNT = 1, 2, 4, 4096, 16384, 1 << 18, 32
 MNT_DETACH = 2
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 1, 2, 4
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+# Landlock: what a rule may allow beneath a path.
+MAY_EXECUTE, MAY_WRITE_FILE, MAY_READ_FILE, MAY_READ_DIR, MAY_REFER, MAY_TRUNCATE = 1, 2, 4, 8, 1 << 13, 1 << 14
+MAY_CHANGE_DIR = sum(1 << bit for bit in range(4, 13))
+"""Make and remove entries of every kind."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # PyDLL keeps the interpreter's lock: between clone and the child's first byte code no other thread may run.
@@ -56,6 +63,8 @@ copy_file_range 326 285;pidfd_open 434 434;statx 332 291;rseq 334 293;close_rang
 """
 _CLONE, _CLONE3, _SOCKETPAIR, _IOCTL, _PRCTL = (56, 220), (435, 435), (53, 199), (16, 29), (157, 167)
 _KILL, _TKILL, _TGKILL = (62, 129), (200, 130), (234, 131)
+_PRLIMIT, _FCNTL, _SETPGID, _SETSID = (302, 261), (72, 25), (109, 154), (112, 157)
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446  # on every machine
 _SECCOMP_CALLS = {"mount_setattr": (442, 442), "pivot_root": (155, 41), "capset": (126, 91)}
 _DEADLY = (4, 7, 8, 11)
 # Terminal queries (isatty, size), FIONREAD, FIONBIO, close-on-exec: what Python's own file objects ask for.
@@ -162,10 +171,14 @@ def die_by_signals() -> None:
         install(ctypes.c_int(number), ctypes.c_void_p(address))
 
 
+_ALLOW, _REFUSE, _UNKNOWN, _PRETEND, _KILL_ALL = 0x7FFF0000, 0x00050001, 0x00050026, 0x00050000, 0x80000000
+"""Answers of a filter: let through, EPERM, ENOSYS, 0 without doing anything, SIGSYS to the whole process."""
+
+
 def _filter() -> bytes:
     """The seccomp program: an allow list with EPERM for the rest."""
     load, equal, greater, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
-    allow, refuse, unknown, kill = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # EPERM, ENOSYS, SIGSYS to the whole process
+    allow, refuse, unknown, kill = _ALLOW, _REFUSE, _UNKNOWN, _KILL_ALL
     number, architecture, argument = 0, 4, (16, 24, 32)
     lines: list[tuple[int, int, int, int]] = []
 
@@ -225,10 +238,96 @@ def _filter() -> bytes:
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 
 
+_OWN_GROUP = 0x67726F75
+"""Third argument of setpgid, which has two: the parent of programs means it. Not a secret, see contained.py."""
+
+
+def own_group() -> None:
+    """Lead a process group of one's own, also behind `install_shared_filter`; raises OSError."""
+    _check(int(_syscall_with_lock(_SETPGID[_COLUMN], 0, 0, _OWN_GROUP, 0, 0)), "setpgid")
+
+
+def _shared_filter(protected: list[int], group: int) -> bytes:
+    """For programs that share process ids and user id with their parent: what would reach one of `protected`, or all, is refused.
+
+    Signals and limits (prlimit) for these processes, signals for their process `group` and for everybody; signals by way of a
+    file descriptor (F_SETOWN, F_SETSIG). New groups and sessions are pretended, so that the group holds all that a program forks.
+    """
+    load, equal, give = 0x20, 0x15, 0x06
+    number, argument = 0, (16, 24, 32)
+    lines: list[tuple[int, int, int, int]] = []
+
+    def add(code: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
+        lines.append((code, if_true, if_false, value))
+
+    add(load, number)
+    targets = sorted({*protected, -1 & 0xFFFFFFFF, -group & 0xFFFFFFFF})
+    for call in (_KILL, _TKILL, _TGKILL, _PRLIMIT):
+        add(equal, call[_COLUMN], 0, 2 + 2 * len(targets))
+        add(load, argument[0])
+        for target in targets:
+            add(equal, target, 0, 1)
+            add(give, _REFUSE)
+        add(give, _ALLOW)
+    add(equal, _FCNTL[_COLUMN], 0, 8)
+    add(load, argument[1])
+    for command in (8, 10, 15):  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+        add(equal, command, 0, 1)
+        add(give, _REFUSE)
+    add(give, _ALLOW)
+    add(equal, _SETSID[_COLUMN], 0, 1)
+    add(give, _PRETEND)
+    add(equal, _SETPGID[_COLUMN], 0, 3)
+    add(load, argument[2])
+    add(equal, _OWN_GROUP, 1, 0)
+    add(give, _PRETEND)
+    add(give, _ALLOW)
+    return b"".join(struct.pack("<HBBI", *line) for line in lines)
+
+
 def install_filter() -> None:
     """No new privileges, then the system call filter, for this process and all that it forks; raises OSError."""
+    _install(_filter())
+
+
+def install_shared_filter(protected: list[int], group: int) -> None:
+    """On top of the other filter, see `_shared_filter`; raises OSError."""
+    _install(_shared_filter(protected, group))
+
+
+def landlock_version() -> int:
+    """What the kernel's Landlock can do; 0 = there is none, it is switched off, or a container's filter hides it."""
+    return max(0, int(_libc.syscall(ctypes.c_long(_LANDLOCK_CREATE), None, ctypes.c_size_t(0), ctypes.c_uint(1))))
+
+
+def landlock(rules: list[tuple[str, int]], version: int) -> None:
+    """Files, for this process and all that it forks: only what `rules` (path, rights beneath it) allow. Paths that are not there
+
+    are passed over. From version 4 on no TCP at all, from version 6 on no signals to processes outside. Raises OSError.
+    """
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    program = _filter()
+    handled = (1 << 13) - 1 | (MAY_REFER if version >= 2 else 0) | (MAY_TRUNCATE if version >= 3 else 0)
+    attributes = struct.pack("<QQQ", handled, 3, 3)[: 24 if version >= 6 else 16 if version >= 4 else 8]
+    ruleset = _libc.syscall(ctypes.c_long(_LANDLOCK_CREATE), attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
+    _check(ruleset, "landlock")
+    for path, rights in rules:
+        try:
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if not stat.S_ISDIR(os.fstat(place).st_mode):
+            rights &= MAY_EXECUTE | MAY_WRITE_FILE | MAY_READ_FILE | MAY_TRUNCATE
+        rule = struct.pack("<Qi", rights & handled, place)
+        _check(
+            _libc.syscall(ctypes.c_long(_LANDLOCK_ADD), ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint(0)), f"landlock: {path}"
+        )
+        os.close(place)
+    _check(_libc.syscall(ctypes.c_long(_LANDLOCK_RESTRICT), ctypes.c_int(ruleset), ctypes.c_uint(0)), "landlock")
+    os.close(ruleset)
+
+
+def _install(program: bytes) -> None:
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     holder = ctypes.create_string_buffer(header, len(header))

@@ -26,7 +26,7 @@ import types
 from typing import Any, NoReturn
 
 from . import child as world
-from . import harness, jail, syscalls
+from . import contained, harness, jail, syscalls
 
 _INTERFACE = 1
 _compiled_loop: Any = None
@@ -193,17 +193,24 @@ class Zygote:
         self.job = os.open(folder + "/job", os.O_RDONLY)
         self.filling: list[object] = []
         self.page = mmap.mmap(-1, mmap.PAGESIZE)
-        self.flags = signal.SIGCHLD | (0 if settings["unisolated"] else syscalls.CLONE_NEWPID)
+        self.shared = None if settings["own_processes"] else contained.SharedWalls(folder, settings["landlock"])
+        self.flags = signal.SIGCHLD | (0 if self.shared else syscalls.CLONE_NEWPID)
 
     def start_compiler(self, requests: _socket.socket) -> None:
         """Fork the compiling process, as powerless as a program."""
-        if syscalls.clone(self.flags) == 0:
+        # Where orphans of programs come to us, it is our brother: a child that is left belongs to a program.
+        compiler = syscalls.clone(self.flags | (syscalls.CLONE_PARENT if self.shared else 0))
+        if compiler == 0:
             try:
                 self.become_program()
+                syscalls.install_filter()
                 compile_sources(requests)
             finally:
                 os._exit(1)
         requests.close()
+        if self.shared:
+            contained.adopt_orphans()
+            syscalls.install_shared_filter([os.getpid(), compiler, *self.settings["protected"]], os.getpgrp())
 
     def warm(self) -> None:
         """Run the harness here a few times: the interpreter specialises its byte code now, and not again in every child."""
@@ -300,8 +307,8 @@ class Zygote:
         if self.program_id:  # leaving user 0 gives up all capabilities
             os.setresgid(self.program_id, self.program_id, self.program_id)
             os.setresuid(self.program_id, self.program_id, self.program_id)
-        elif self.settings["unisolated"]:
-            os.setpgid(0, 0)
+        elif self.shared:
+            self.shared.become_program()
         else:
             syscalls.drop_capabilities()
 
@@ -336,35 +343,35 @@ class Zygote:
             nap = max(0.005, min(cpu_left, wall_left, _LONGEST_NAP))
         waiting.unregister(ended)
         os.close(ended)
-        if self.settings["unisolated"]:
+        if self.shared:
             self.ended(child)
         return status, cause, usage
 
     def ended(self, child: int) -> None:
         """After a program without a process namespace: end what it left running."""
-        self.kill(child)
+        if self.shared:
+            self.shared.end(child)
 
     def kill(self, child: int) -> None:
         """End the program; with it the kernel ends everything in its process namespace."""
         try:
-            if self.settings["unisolated"]:
-                os.killpg(child, signal.SIGKILL)
-            else:
-                os.kill(child, signal.SIGKILL)
+            os.kill(-child if self.shared else child, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             return
 
     def empty_box(self) -> bool:
         """Remove what the program left behind; True when that failed and this worker must not be used again."""
         try:
-            os.chmod(self.box, 0o777)
-            with os.scandir(self.box) as entries:
-                left = list(entries)
-            for entry in left:
-                _remove(entry)
+            for folder in (self.box, *self.settings["scratch"]):
+                if folder == self.box:
+                    os.chmod(folder, 0o777)
+                with os.scandir(folder) as entries:
+                    left = list(entries)
+                for entry in left:
+                    _remove(entry)
         except (OSError, RecursionError):
             return True
-        return False
+        return self.shared is not None and not self.shared.restore()
 
 
 def _remove(entry: os.DirEntry[str]) -> None:
@@ -379,7 +386,7 @@ def _remove(entry: os.DirEntry[str]) -> None:
     os.rmdir(entry.path)
 
 
-def _guard_launcher(child: int, alive: int) -> NoReturn:
+def _guard_launcher(child: int, alive: int, shared: bool) -> NoReturn:
     """Outside of the inner process namespace: end when the judge ends or when the zygote does."""
     waiting = select.poll()
     waiting.register(alive, select.POLLHUP)
@@ -390,7 +397,19 @@ def _guard_launcher(child: int, alive: int) -> NoReturn:
     except ProcessLookupError:
         os._exit(0)
     os.waitpid(child, 0)  # so that the CPU time of every program is accounted to the judge
+    if shared:
+        contained.end_children()
     os._exit(0)
+
+
+def _fork_from_launcher(control: _socket.socket, compiler: _socket.socket, alive: int, shared: bool = False) -> None:
+    """Go on in a new process, which the old one guards."""
+    child = os.fork()
+    if child:
+        control.close()
+        compiler.close()
+        _guard_launcher(child, alive, shared)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _open_files(control: _socket.socket, folder: str, layers: dict[str, Any]) -> None:
@@ -410,7 +429,7 @@ def main() -> None:
     alive = int(sys.argv[4])
     _warm()
     if settings["packages"]:
-        _load_numpy(settings["packages"], isolated=not settings["unisolated"])
+        _load_numpy(settings["packages"], isolated=settings["build"])
     base = jail.memory_in_use()
     kept = _Kept()
 
@@ -418,26 +437,28 @@ def main() -> None:
         control.send(json.dumps({"map": os.getpid()}).encode())
         return int(control.recv(64))
 
-    program_id, folder, box = 0, settings.get("folder", ""), settings.get("folder", "")
+    program_id, folder, box = 0, settings["folder"], settings["box"]
+    shared = not settings["own_processes"]
+    settings["scratch"] = [path for path in settings["scratch"] if os.path.isdir(path) and os.access(path, os.W_OK)]
     try:
         if not syscalls.supported():
             raise jail.JailError(f"machine {syscalls.MACHINE}: only x86_64 and aarch64 are known")
-        if settings["unisolated"]:
-            box = os.path.join(folder, "box")
-        else:
+        if settings["build"]:
             program_id = jail.enter(settings, ask_for_ids)
-            folder, box = jail.FILES, jail.BOX
     except jail.JailError as error:
         control.send(json.dumps({"error": str(error)}).encode())
         return
     sys.stdout.flush()
-    child = os.fork()
-    if child:
-        control.close()
-        compiler.close()
-        _guard_launcher(child, alive)
+    if shared:
+        settings["protected"] = [os.getppid(), os.getpid()]
+        if settings["build"]:  # a rehearsal of a container, which has a process 1 of the programs' own user
+            _fork_from_launcher(control, compiler, alive)
+            contained.rehearse(program_id)
+            program_id, settings["protected"] = 0, [1]
+        contained.hide()
+        contained.adopt_orphans()
+    _fork_from_launcher(control, compiler, alive, shared)
     os.close(alive)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     jail.limit(settings, base)
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
@@ -452,7 +473,13 @@ def main() -> None:
     import random
 
     random.seed(0)
-    layers = {"interpreter_mb": base, "own_user": bool(program_id), "compiled_loop_problem": COMPILED_LOOP_PROBLEM}
+    landlock = settings["landlock"] = syscalls.landlock_version() if settings["landlock"] else 0
+    layers = {
+        "interpreter_mb": base,
+        "own_user": bool(program_id),
+        "landlock": landlock,
+        "compiled_loop_problem": COMPILED_LOOP_PROBLEM if settings["compiled_loop"] else "",
+    }
     _open_files(control, folder, layers)
     filling = _move_together(kept)
     del kept
@@ -466,8 +493,10 @@ def main() -> None:
     try:
         zygote.warm()
         syscalls.die_by_signals()
-        syscalls.install_filter()
+        if landlock:
+            syscalls.landlock(jail.rules(settings, folder, box), landlock)
         zygote.start_compiler(compiler)
+        syscalls.install_filter()
     except OSError as error:
         control.send(f"cannot lock itself in: {error}".encode())
         os._exit(1)
