@@ -19,7 +19,8 @@ from sandbox_programs import CALLS, DOUBLE, LEGAL, OK, PLAIN_ERRORS, Case, broke
 
 from coderl.sandbox import Job, Limits, backends, container, judge_many
 
-QUICK = Limits(cpu_seconds=0.25, wall_seconds=2, memory_mb=128, max_file_mb=16)
+QUICK = Limits(cpu_seconds=0.25, wall_seconds=4, memory_mb=128, max_file_mb=16)
+"""For what never ends."""
 PATIENT = Limits(cpu_seconds=8, memory_mb=128, max_file_mb=16)
 
 # How a program is refused what it may not do differs by nature: a file can be absent or forbidden, a process invisible or out of
@@ -86,11 +87,6 @@ SHARED = [
 ]
 
 
-def limits_of(module: str, name: str, case: Case) -> Limits:
-    """Little time for what never ends; attacks are fast, apart from those that fill memory."""
-    return QUICK if case.error_class == "timeoutexception" or (module == "sandbox_attacks" and name != "MEMORY") else PATIENT
-
-
 def collect() -> list[tuple[str, str, Case]]:
     """(module, list, case) of every case in every module sandbox_*.py beside this one."""
     found: dict[int, tuple[str, str, Case]] = {}
@@ -104,6 +100,10 @@ def collect() -> list[tuple[str, str, Case]]:
 
 SUITE = collect()
 NAMES = [f"{module.removeprefix('sandbox_')}: {case.name}" for module, _, case in SUITE]
+
+
+def limits_of(case: Case) -> Limits:
+    return QUICK if case.error_class == "timeoutexception" else PATIENT
 
 
 def check(case: Case, limits: Limits, backend: Any) -> None:
@@ -121,7 +121,7 @@ def takes_its_time(module: str, name: str, case: Case) -> bool:
     return name == "MEMORY" or (case.error_class == "timeoutexception" and module != "sandbox_attacks")
 
 
-REHEARSED = [pytest.param(found[2], limits_of(*found), marks=[pytest.mark.slow] if takes_its_time(*found) else []) for found in SUITE]
+REHEARSED = [pytest.param(found[2], limits_of(found[2]), marks=[pytest.mark.slow] if takes_its_time(*found) else []) for found in SUITE]
 
 
 @pytest.mark.parametrize(("case", "limits"), REHEARSED, ids=NAMES)
@@ -130,7 +130,7 @@ def test_rehearsal(case: Case, limits: Limits) -> None:
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize(("case", "limits"), [(found[2], limits_of(*found)) for found in SUITE], ids=NAMES)
+@pytest.mark.parametrize(("case", "limits"), [(found[2], limits_of(found[2])) for found in SUITE], ids=NAMES)
 def test_docker(case: Case, limits: Limits) -> None:
     check(case, limits, "docker")
 
@@ -154,7 +154,7 @@ def test_docker_on_a_kernel_without_landlock(case: Case) -> None:
 @pytest.mark.skipif(container.apptainer_refused() is not None, reason="not run: no Apptainer with an image here")
 def test_apptainer() -> None:
     for found in SUITE:
-        check(found[2], limits_of(*found), "apptainer")
+        check(found[2], limits_of(found[2]), "apptainer")
 
 
 def test_programs_without_isolation() -> None:
