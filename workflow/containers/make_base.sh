@@ -22,6 +22,10 @@ cp -a "$PREFIX"/lib/lib"$VERSION".so* "$ROOT/usr/local/lib/" 2>/dev/null || true
 { ldd "$EXECUTABLE"; for file in "$LIBRARY"/lib-dynload/*.so; do ldd "$file"; done; } |
     awk '/=> \//{print $3} /ld-linux/{print $1}' | sort -u | grep -v "^$PREFIX/lib/lib" |
     while read -r file; do mkdir -p "$ROOT/$(dirname "$file")" && cp -L "$file" "$ROOT/$file"; done
+if [ -d /usr/lib/locale/C.utf8 ]; then # what LANG=C.UTF-8 means
+    mkdir -p "$ROOT/usr/lib/locale"
+    cp -a /usr/lib/locale/C.utf8 "$ROOT/usr/lib/locale/"
+fi
 echo 'nobody:x:65534:65534::/:/bin/false' >"$ROOT/etc/passwd"
 echo 'nogroup:x:65534:' >"$ROOT/etc/group"
 "$EXECUTABLE" -m compileall -q -j1 -s "$ROOT" -p / "$ROOT/usr/local/lib/$VERSION" >/dev/null 2>&1 || true
