@@ -34,7 +34,8 @@ class _Mutate(ast.NodeTransformer):
         self.generic_visit(node)
         swap: dict[type, type] = {
             ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv, ast.Div: ast.Mult,
-            ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn,
+            ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+            ast.In: ast.NotIn,  # codespell:ignore notin
             ast.And: ast.Or, ast.Or: ast.And, ast.BitXor: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.Pow: ast.Mult,
         }  # fmt: skip
         if self.kind == "operator" and isinstance(node, ast.BinOp | ast.BoolOp | ast.AugAssign) and type(node.op) in swap and self._here():

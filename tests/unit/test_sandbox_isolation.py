@@ -164,8 +164,20 @@ def processes() -> set[int]:
     return found
 
 
+def descendants(process: int) -> set[int]:
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(path.name)] = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    found = {process}
+    while True:
+        more = {child for child, parent in parents.items() if parent in found} | found
+        if more == found:
+            return found - {process}
+        found = more
+
+
 def test_nothing_is_left_when_the_judge_is_killed() -> None:
-    before = processes()
     script = """
         from coderl.problems import InputOutputTests
         from coderl.sandbox import Limits, judge
@@ -178,14 +190,16 @@ def test_nothing_is_left_when_the_judge_is_killed() -> None:
     assert judging.stdout is not None
     judging.stdout.readline()
     deadline = time.monotonic() + 20
-    while len(processes() - before) < 6 and time.monotonic() < deadline:
+    started: set[int] = set()  # other judges on this machine are none of ours
+    while len(started) < 6 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(processes() - before) >= 6  # launcher, zygote, compiler and the program's four
+        started = descendants(judging.pid) & processes()
+    assert len(started) >= 6  # launcher, zygote, compiler and the program's four
     judging.send_signal(signal.SIGKILL)
     judging.wait()
-    while processes() - before and time.monotonic() < deadline:
+    while processes() & started and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes() - before == set()
+    assert processes() & started == set()
     judging.stdout.close()
 
 
@@ -212,7 +226,7 @@ def test_a_dead_worker_is_replaced_and_two_are_an_error(monkeypatch: pytest.Monk
 def test_a_killed_worker_is_noticed() -> None:
     before = processes()  # those of other judges on this machine are not ours to kill
     judge(OK, DOUBLE, LIMITS)
-    for process in processes() - before:
+    for process in (processes() - before) & descendants(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     assert judge(OK, DOUBLE, LIMITS).outcome == "passed_test"
