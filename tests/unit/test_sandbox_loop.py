@@ -17,11 +17,12 @@ from sandbox_programs import ASSERTS, CALLS, DOUBLE, OK
 
 from coderl.problems import AssertTests, InputOutputTests
 from coderl.sandbox import Job, Limits, close_workers, judge, judge_many, worker
+from coderl.sandbox.inside import parent
 from coderl.sandbox.worker import LOOP
 
 SANDBOX = Path(worker.__file__).parent
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
-LIMITS = Limits(cpu_seconds=0.25, wall_seconds=30, memory_mb=128, max_file_mb=16)
+LIMITS = Limits(cpu_seconds=0.25, wall_seconds=5, memory_mb=128, max_file_mb=16)
 COMPILED = (SANDBOX / "inside" / f"_loop{SUFFIX}").exists()
 
 PROGRAMS = [
@@ -122,7 +123,7 @@ def test_a_build_that_does_not_fit_is_left_alone_and_said(
 ) -> None:
     copy = copy_with(tmp_path / "sandbox", name, content)
     monkeypatch.delenv(LOOP, raising=False)
-    monkeypatch.setattr(worker, "__file__", str(copy / "worker.py"))
+    monkeypatch.setattr(parent, "__file__", str(copy / "inside" / "parent.py"))
     monkeypatch.setattr(worker, "_announced", set())
     with caplog.at_level(logging.INFO, "coderl.sandbox.worker"):
         assert judge(OK, DOUBLE, LIMITS).outcome == "passed_test"
@@ -146,7 +147,7 @@ def test_the_compiled_loop_is_used(tmp_path: Path) -> None:
     assert broken != source
     (copy / "inside" / "zygote.py").write_text(broken)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(worker, "__file__", str(copy / "worker.py"))
+        monkeypatch.setattr(parent, "__file__", str(copy / "inside" / "parent.py"))
         assert judge(OK, DOUBLE, LIMITS).outcome == "passed_test"
         close_workers()
         monkeypatch.setenv(LOOP, "python")
