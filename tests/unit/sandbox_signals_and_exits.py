@@ -94,7 +94,7 @@ LEAVES_BADLY = [
     broken("profiling timer", OUT + "signal.setitimer(signal.ITIMER_PROF, 0.01)\nwhile True: pass", "sigprof"),
     broken(
         "kills itself from another process",
-        OUT + "import time\nif os.fork() == 0:\n    os.kill(1, signal.SIGTERM)\n    os._exit(0)\ntime.sleep(5)",
+        OUT + "import time\nme = os.getpid()\nif os.fork() == 0:\n    os.kill(me, signal.SIGTERM)\n    os._exit(0)\ntime.sleep(5)",
         "sigterm",
     ),
     broken("null pointer call", OUT + "import ctypes\nctypes.CFUNCTYPE(None)(0)()", "sigsegv"),

@@ -9,7 +9,6 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from coderl.config import DIFFICULTIES
 from coderl.records import DataError, atomic_path, is_text, json_text, parse_json, read_rows, shown, write_rows
 
 
@@ -176,6 +175,8 @@ def problem_from_row(row: dict[str, Any], where: str) -> Problem:
         if row.get(name) is not None and not isinstance(row[name], str):
             raise DataError(f"{where}: field {name!r} must be a string, found {shown(row[name])}")
         _check_value(row.get(name), f"{where}: field {name!r}")
+    from coderl.config import DIFFICULTIES  # here: the sandbox is usable alone, without what configuration needs
+
     for name, known in (("split", SPLITS), ("difficulty", DIFFICULTIES)):
         if row.get(name) and row[name] not in known:
             raise DataError(f"{where}: field {name!r} must be {', '.join(known[:-1])} or {known[-1]}, found {shown(row[name])}")
