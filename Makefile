@@ -16,7 +16,7 @@ help: ## this list
 install: $(VENV)/installed ## make .venv with everything in it
 
 # Torch alone first: pip then takes the build that is at hand (a CPU one, say), and the rest is fitted to it.
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt src/coderl/sandbox/inside/_loop.c
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; say which: make install PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch

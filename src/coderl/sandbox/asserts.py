@@ -16,6 +16,7 @@ from typing import Any
 
 _MODULES = ("math", "cmath", "sys", "re", "collections", "itertools", "functools", "operator", "heapq", "string", "datetime", "random")
 COMMON_IMPORTS = "import " + ", ".join(_MODULES)
+_KNOWN = frozenset(dir(builtins)) | frozenset(_MODULES)
 _SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -94,7 +95,25 @@ def setup_names(setup: str) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(imported), frozenset(defined)
 
 
-@lru_cache(maxsize=65536)
+def _plain_split(statement: str, test: ast.expr, imported: frozenset[str], helpers: frozenset[str]) -> Split | None:
+    """The parts of `f(...) == literal`, the form of nearly all asserts of MBPP, four times as fast; None for other forms."""
+    if not (isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq)):
+        return None
+    call, right = test.left, test.comparators[0]
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and statement.isascii() and test.end_lineno == 1):
+        return None
+    name = call.func.id
+    if (name in _KNOWN and name not in _MODULES) or name in imported or name in helpers:
+        return None
+    try:
+        expected = ast.literal_eval(right)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+    text = statement[call.col_offset : call.end_col_offset]
+    return Split((text,), f"_value_0 == {statement[right.col_offset : right.end_col_offset]}", expected, True)
+
+
+@lru_cache(maxsize=4096)
 def split(statement: str, setup: str = "") -> Split | None:
     """Take one assert statement apart; None if it cannot be."""
     try:
@@ -105,7 +124,10 @@ def split(statement: str, setup: str = "") -> Split | None:
         return None
     test = body[0].test
     imported, helpers = setup_names(setup)
-    extract = _Extract(frozenset(dir(builtins)) | frozenset(_MODULES) | imported, helpers)
+    plain = _plain_split(statement.strip(), test, imported, helpers)
+    if plain is not None:
+        return plain
+    extract = _Extract(_KNOWN | imported, helpers)
     rest = extract.visit(test)
     if extract.failed or not extract.calls:
         return None

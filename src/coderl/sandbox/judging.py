@@ -124,10 +124,10 @@ class Judging:
         inputs: list[Any] = []
         for statement in self.tests.asserts:
             parts = asserts.split(statement, self.tests.setup)
-            word = secrets.token_hex(16)
+            word = secrets.token_hex(16) if parts is None else ""
             self.splits.append(parts)
             self.words.append(word)
-            inputs.append({"run": statement, "word": word} if parts is None else {"values": list(parts.calls)})
+            inputs.append({"run": statement, "word": word} if parts is None else {"values": parts.calls})
         return inputs
 
     def _run(self, first: int, last: int) -> tuple[Run, Answers]:
@@ -179,7 +179,7 @@ class Judging:
         program = self.job.program
         text = program.decode("utf-8") if isinstance(program, bytes) else program
         source = text.removeprefix("\ufeff")
-        compiled = self.worker.compile(source)
+        compiled = self.worker.compile(source, tuple(() if parts is None else parts.calls for parts in self.splits))
         if isinstance(compiled, list):
             return self._outcome([_error(compiled) or TestResult(False, "syntaxerror")], compiled=False)
         self.code: dict[str, Any] = {"source": source} if compiled is None else {"code": compiled}

@@ -25,11 +25,16 @@ MAX_MESSAGE = 500
 
 Error = list[Any]
 _Text, _Reader, _Writer, _File = io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.FileIO
-_dump, _cpu, _wall = json.dumps, time.process_time, time.monotonic
+_cpu, _wall, _join = time.process_time, time.monotonic, "".join
 _pack, _os_open, _close, _lseek = struct.pack_into, os.open, os.close, os.lseek
 _write, _pwrite, _truncate, _dup2, _shutdown = os.write, os.pwrite, os.ftruncate, os.dup2, threading._shutdown  # type: ignore[attr-defined]
 _threads, _callbacks, _run_callbacks = threading._active, atexit._ncallbacks, atexit._run_exitfuncs  # type: ignore[attr-defined]
 _stderr, modules, _restore_limit, _chdir = sys.stderr, sys.modules, sys.setrecursionlimit, os.chdir
+_json: Any = json.encoder
+_encode: Any = json.JSONEncoder().iterencode
+if _json.c_make_encoder is not None:
+    # What json.dumps makes anew every time. codec.plain writes no cycles, so none are looked for.
+    _encode = _json.c_make_encoder(None, None, _json.encode_basestring_ascii, None, ": ", ", ", False, False, True)
 PRISTINE: dict[str, Any] = {}
 """The builtins before the program."""
 
@@ -40,6 +45,7 @@ class Child:
     def __init__(self, folder: str, page: Any, answers: int, given: int, shown: int) -> None:
         self.folder, self.page, self.answers, self.given, self.shown = folder, page, answers, given, shown
         self.test = self.length = 0
+        self.stamp: Any = self.stamp_page
 
     def close(self) -> None:
         """Close the files (in the parent)."""
@@ -56,7 +62,7 @@ class Child:
 
     def answer(self, row: list[Any]) -> None:
         """One line of answers as JSON."""
-        self.write(_dump(row).encode() + b"\n")
+        self.write(_join(_encode(row, 0)).encode() + b"\n")
 
     def result(self, test: int, value: Any, error: Error | None) -> None:
         """The line of one test."""
@@ -68,6 +74,10 @@ class Child:
     def start_clock(self, test: int = 0) -> None:
         """The time limit counts from here."""
         self.test = test
+        self.stamp()
+
+    def stamp_page(self) -> None:
+        """Write the clocks down where the parent reads them."""
         _pack("<dd", self.page, 0, _cpu(), _wall())
 
     def provide(self, text: bytes) -> None:

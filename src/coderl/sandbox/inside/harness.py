@@ -155,6 +155,7 @@ def _guarded(function: Any) -> Any:
 
 def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
     """Assert statements: the calls in them, or the whole of what could not be taken apart."""
+    compiled = job.get("tests")
     space = load(child, code, job)
     if space is None:
         return
@@ -164,7 +165,10 @@ def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
         child.start_clock(index)
         try:
             if "values" in test:
-                answer = [codec.plain(eval(compile(text, TESTS, "eval", dont_inherit=True), space)) for text in test["values"]]
+                codes = compiled[index] if compiled else None
+                if codes is None:
+                    codes = [compile(text, TESTS, "eval", dont_inherit=True) for text in test["values"]]
+                answer = [codec.plain(eval(expression, space)) for expression in codes]
             else:
                 answer = run_guarded(space, test, job)
         except BaseException as failure:
@@ -253,11 +257,14 @@ def main(child: Child, job: dict[str, Any]) -> NoReturn:
         run_evaluate(child, job)
         _os_exit(0)
     try:
-        code = _unmarshal(job["code"]) if "code" in job else compile(job["source"], PROGRAM, "exec", dont_inherit=True)
+        if "code" in job:
+            code, job["tests"] = _unmarshal(job["code"])
+        else:
+            code = compile(job["source"], PROGRAM, "exec", dont_inherit=True)
+            child.write(b'["compiled"]\n')
     except BaseException as failure:
         child.answer(["refused", *describe(failure)])
         _os_exit(0)
-    child.write(b'["compiled"]\n')
     try:
         {"stdin": run_stdin, "call": run_call, "assert": run_assert}[job["kind"]](child, code, job)
     except MemoryError as failure:  # in the harness: the program left it no room
