@@ -116,12 +116,16 @@ def check(case: Case, limits: Limits, backend: Any) -> None:
     assert after.outcome == "passed_test", f"the next program: {after}"
 
 
-def takes_its_time(module: str, name: str, case: Case) -> bool:
-    """Filling memory, and waiting for limits, is what takes its time; one list of time-outs stands for the others."""
-    return name == "MEMORY" or (case.error_class == "timeoutexception" and module != "sandbox_attacks")
+_EVERY = 8
 
 
-REHEARSED = [pytest.param(found[2], limits_of(found[2]), marks=[pytest.mark.slow] if takes_its_time(*found) else []) for found in SUITE]
+def marks_of(number: int, name: str, case: Case) -> list[pytest.MarkDecorator]:
+    """Each eighth case is run every time, of those that take no time; and all that attack what is shared in a container."""
+    takes_its_time = name == "MEMORY" or case.error_class == "timeoutexception"
+    return [] if name == "SHARED" or (number % _EVERY == 0 and not takes_its_time) else [pytest.mark.slow]
+
+
+REHEARSED = [pytest.param(case, limits_of(case), marks=marks_of(number, name, case)) for number, (_, name, case) in enumerate(SUITE)]
 
 
 @pytest.mark.parametrize(("case", "limits"), REHEARSED, ids=NAMES)
