@@ -575,6 +575,29 @@ def provenance(
 
 
 @app.command()
+def plan(
+    run: Annotated[str, typer.Option(help="Name of a run in config/runs, or its file.")] = "mini",
+    gpu: Annotated[str, typer.Option(help="a100, h100, h200, or none: models on CPU cores.")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs of the cluster.")] = 8,
+    cpus: Annotated[int, typer.Option(min=1, help="CPU cores of the cluster.")] = 64,
+    training_gpus: Annotated[int, typer.Option(min=1, help="GPUs of one training job.")] = 1,
+    memory_gb: Annotated[float, typer.Option(min=1, help="Memory of a node.")] = 256,
+    disk_tb: Annotated[float, typer.Option(min=0, help="Room for results and checkpoints.")] = 10,
+    constants: Annotated[bool, typer.Option("--constants", help="Print the constants and their sources instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Print what a run will cost on a cluster: jobs, GPU-hours, CPU-hours, storage, the longest chain; and 10 and 100 times it."""
+    from coderl import planning
+
+    if constants:
+        typer.echo(planning.constants_text())
+        return
+    cluster = planning.Cluster(gpus=gpus, cpus=cpus, memory_gb=memory_gb, disk_tb=disk_tb)
+    made = planning.make_plan(run, gpu, cluster, training_gpus)
+    typer.echo(json.dumps(planning.as_json(made), indent=1) if as_json else planning.as_text(made))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of run files, as YAML; workflow/schemas/config.schema.yaml is this text."""
     import yaml
