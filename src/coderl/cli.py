@@ -74,7 +74,10 @@ class Stage(TyperCommand):
         stage = str(self.name).replace("-", "_")
         written = WRITTEN.get(stage, ("output",))
         with recording(stage, ctx.meta["words"], ctx.params, written, _sections, whole=stage in TABLES):
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if judge := sys.modules.get("coderl.sandbox.judge"):
+                judge.close_workers()  # the CPU time of children counts once they have ended
+            return result
 
 
 Config = Annotated[str, typer.Option(help="The stage's section as JSON, or a run file (config/runs/<run>.yaml) that has it.")]

@@ -292,7 +292,7 @@ class Group:
 
 
 def training_seconds(training: TrainingConfig, shape: Shape, lengths: LengthsConfig, share: float, device: Device, gpus: int = 1) -> float:
-    """Wall time of a training: steps x (launches + FLOPs / rate), FLOPs = 6 x weights x tokens.
+    """Wall time of a training: steps x (launches, FLOPs / rate; see _together), FLOPs = 6 x weights x tokens.
 
     `batch_size` batches are padded to the limits, as spec 2.3 pads them; `batch_tokens` batches are filled to 90 %.
 
@@ -311,8 +311,13 @@ def training_seconds(training: TrainingConfig, shape: Shape, lengths: LengthsCon
     rate = device.bf16.value if training.precision == "bf16" else device.fp32.value
     again = 4 / 3 if training.gradient_checkpointing else 1.0
     layers = shape.layers_encoder + shape.layers_decoder
-    step = passes * layers * device.training_launch.value + again * 3 * shape.forward(source, target) / (rate * gpus)
-    return training.steps * step
+    launches = passes * layers * device.training_launch.value
+    return training.steps * _together(device, launches, again * 3 * shape.forward(source, target) / (rate * gpus))
+
+
+def _together(device: Device, launches: float, work: float) -> float:
+    """Seconds of launching kernels and of what they do: a GPU works while the next ones are launched, a core does not."""
+    return max(launches, work) if device.is_gpu else launches + work
 
 
 def decoding_seconds(batches: float, rows: float, tokens: float, prompt: float, limit: int, shape: Shape, device: Device) -> float:
@@ -322,9 +327,10 @@ def decoding_seconds(batches: float, rows: float, tokens: float, prompt: float, 
     """
     steps = min(float(limit), LONGEST.value * tokens)
     weights = 4 * (shape.decoder + shape.vocabulary * shape.d_model)
-    per_step = shape.layers_decoder * device.launch.value + weights / device.bandwidth.value
+    launches = shape.layers_decoder * device.launch.value
     per_row = shape.cache_bytes * (prompt + tokens / 2) / device.bandwidth.value + shape.forward(0, 1) / device.decoding.value
-    return batches * (steps * per_step + rows * tokens * KEPT_ROWS.value * per_row)
+    work = steps * weights / device.bandwidth.value + rows * tokens * KEPT_ROWS.value * per_row
+    return batches * _together(device, steps * launches, work)
 
 
 def _judging_seconds(facts: Facts, suite: str, config: RunConfig) -> float:
@@ -550,7 +556,7 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
     table = add(
         Group(
             "evaluate", "", 1, plain + 2 * counted * ROW_SECONDS.value, memory=0.2 * GB + sizes[test] * drawn(test) * SAMPLE_MEMORY.value,
-            needs=(*judgements, *drawn_files, refined, critics["critic"]),
+            needs=(*judgements, *drawn_files, refined, critics["critic"], *problem[test]),
         )
     )  # fmt: skip
     page = plain + REPORT_SECONDS.value + counted * ROW_SECONDS.value
@@ -705,14 +711,12 @@ def outlook(plan: Sequence[Group], cluster: Cluster, device: Device) -> Outlook:
     limits = []
     for group in sorted(plan, key=lambda each: -each.memory):
         if group.memory > cluster.memory_gb * GB:
-            limits.append(
-                f"memory: {key_of(group)} reads everything into one process, {size(group.memory)}; a node has {cluster.memory_gb:g} GB"
-            )
+            limits.append(f"memory of {key_of(group)}: {size(group.memory)} in one process, a node has {cluster.memory_gb:g} GB")
             break
     for group in sorted(plan, key=lambda each: -each.gpu_memory):
         if device.is_gpu and group.gpu_memory > device.memory_gb * GB:
             limits.append(
-                f"GPU memory of {key_of(group)}: {size(group.gpu_memory)} for all programs of a batch, a {device.name} has {device.memory_gb:g} GB"
+                f"GPU memory of {key_of(group)}: {size(group.gpu_memory)} for a whole batch, {device.name} {device.memory_gb:g} GB"
             )
             break
     if storage + scratch > cluster.disk_tb * 1e12:
