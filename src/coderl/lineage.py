@@ -494,7 +494,7 @@ def duration(seconds: float) -> str:
 def as_text(root: Node) -> str:
     """The chain as a tree. Shards of one stage share a line, and what was printed before is not printed again."""
     lines: list[str] = []
-    printed: set[int] = set()
+    printed: set[int] = set()  # nodes, and the records of those with one: a record's other outputs have the same inputs
 
     def groups(nodes: list[Node]) -> list[list[Node]]:
         found: dict[tuple[str, ...], list[Node]] = {}
@@ -506,10 +506,11 @@ def as_text(root: Node) -> str:
 
     def show(group: list[Node], first: str, rest: str) -> None:
         seen = all(id(node) in printed for node in group)
+        told = all(id(node.record) in printed for node in group)
         lines.append(first + _line(group, seen))
-        if seen:
+        if seen or told:
             return
-        printed.update(id(node) for node in group)
+        printed.update(id(part) for node in group for part in (node, node.record) if part is not None)
         children = groups(list({id(child): child for node in group for child in node.inputs}.values()))
         for index, child in enumerate(children):
             last = index == len(children) - 1
