@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -74,6 +76,18 @@ def test_jobs_and_their_order_are_those_of_the_dag(name: str, dags: dict[str, li
     for key in needs:
         assert needs[key] <= real[key], f"{key} does not wait for that"
         assert real[key] <= before(key), f"{key} waits for more"
+
+
+def test_snakemake_plans_the_paper_run_within_ten_seconds() -> None:
+    """CPU time, so that other work on the machine does not count; all shards included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "snakemake", "-n", "--config", "runs=[paper]", "--", "all"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    wanted = sum(group.jobs for group in groups(run("paper"), GPU)) + 2  # collect and all
+    assert re.search(rf"^total +{wanted}$", done.stdout + done.stderr, re.MULTILINE)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
 
 
 # --------------------------------------------------------------------------------------------------- how long they take
