@@ -675,7 +675,11 @@ def cpu_seconds(plan: Iterable[Group]) -> float:
 
 @dataclass(frozen=True)
 class Outlook:
-    """A plan on a cluster. The bounds are what GPUs, cores and the longest chain alone would take, in seconds."""
+    """A plan on a cluster.
+
+    bounds: what GPUs, cores and the longest chain alone would take, in seconds. limits: what no waiting lifts. warnings: what
+    makes it tedious.
+    """
 
     jobs: int
     gpu_hours: float
@@ -686,6 +690,7 @@ class Outlook:
     bounds: dict[str, float]
     chain: list[Group]
     limits: list[str]
+    warnings: list[str]
 
     @property
     def bottleneck(self) -> str:
@@ -721,10 +726,11 @@ def outlook(plan: Sequence[Group], cluster: Cluster, device: Device) -> Outlook:
             break
     if storage + scratch > cluster.disk_tb * 1e12:
         limits.append(f"storage: {size(storage + scratch)} with checkpoints; there are {cluster.disk_tb:g} TB")
+    warnings = []
     if jobs * ENGINE_PLAN.value > 10:
-        limits.append(f"planning by Snakemake: `snakemake -n` takes about {duration(jobs * ENGINE_PLAN.value)} for {jobs} jobs")
+        warnings.append(f"planning by Snakemake: `snakemake -n` takes about {duration(jobs * ENGINE_PLAN.value)} for {jobs} jobs")
     return Outlook(
-        jobs, gpu_seconds(plan) / 3600, cpu_seconds(plan) / 3600, storage, scratch, elapsed(plan, cluster), bounds, chain, limits
+        jobs, gpu_seconds(plan) / 3600, cpu_seconds(plan) / 3600, storage, scratch, elapsed(plan, cluster), bounds, chain, limits, warnings
     )
 
 
@@ -852,7 +858,7 @@ def as_text(plan: Plan) -> str:
     ]
     lines += _table(head, scaled)
     long_shards = [group for group in plan.groups if group.jobs > 1 and group.seconds > 3600]
-    notes = [f"{name}: {text}" for name, each in plan.outlooks.items() for text in each.limits]
+    notes = [f"{name}: {text}" for name, each in plan.outlooks.items() for text in [*each.limits, *each.warnings]]
     notes += [f"{key_of(group)}: a shard takes {duration(group.seconds)}; use more shards" for group in long_shards]
     notes.append(
         "times are estimates from the constants of src/coderl/planning.py; `coderl plan --constants` prints them with their sources"

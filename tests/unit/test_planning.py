@@ -262,11 +262,16 @@ def test_a_job_that_fits_nowhere_is_an_error() -> None:
         ([job("a", 1, memory=300e9)], "memory of a"),
         ([job("a", 1, gpus=1, gpu_memory=81e9)], "GPU memory of a"),
         ([job("a", 1, storage=11e12)], "storage"),
-        ([job("a", 1, jobs=100_000)], "planning by Snakemake"),
     ],
 )
 def test_the_first_bottleneck(plan: list[Group], first: str) -> None:
     assert outlook(plan, Cluster(2, 8), GPU).bottleneck == first
+
+
+def test_many_jobs_are_a_warning() -> None:
+    assert outlook([job("a", 1, jobs=3000)], Cluster(2, 8), GPU).warnings == []
+    (warning,) = outlook([job("a", 1, jobs=9999)], Cluster(2, 8), GPU).warnings
+    assert warning == "planning by Snakemake: `snakemake -n` takes about 30 s for 10000 jobs"
 
 
 # --------------------------------------------------------------------------------------------------- printing
