@@ -161,7 +161,7 @@ TOKEN_MEMORY = Constant(90, "B/token", "estimated: token ids and values as Pytho
 ID_MEMORY = Constant(36, "B/token", "estimated: token ids as Python lists, in train_critic and train_repair")
 PROCESS_MEMORY = Constant(0.6 * GB, "B", f"{_MINI}: resident memory of a job with torch")
 STATE_BYTES = Constant(16, "B/parameter", "weights, gradients and Adam's two moments in fp32")
-CHECKPOINT_BYTES = Constant(12, "B/parameter", "weights and Adam's two moments in fp32")
+CHECKPOINT_BYTES = Constant(24, "B/parameter", "two checkpoints (training.py): weights and Adam's two moments in fp32")
 
 
 def constants() -> list[tuple[str, Constant]]:
@@ -358,8 +358,8 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
     shapes = _run_shapes(config)
     test = config.evaluate.problem_set
     own = config.pretrain is not None and config.warm_start.base_model is None
-    wanted = ["train", test, *(name for name, each in config.problems.items() if own and each.split != "train")]
-    sets = list(dict.fromkeys(wanted))
+    held_out = [name for name, each in config.problems.items() if each.split != "train" or name == test]  # of the corpus
+    sets = list(dict.fromkeys(["train", test, *(held_out if own else [])]))
     facts = {name: FACTS.get(config.problems[name].benchmark, FACTS["apps"]) for name in sets}
     sizes = {name: _size(config, name) * problems for name in sets}
     engine = (ENGINE_CLUSTER if device.is_gpu else ENGINE_LOCAL).value
@@ -398,11 +398,9 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
         assert config.corpus is not None
         assert config.pretrain is not None
         files = config.corpus.procedural_files + (config.corpus.stdlib_files or 0)
-        held_out = tuple(key for name in sets if config.problems[name].split != "train" for key in problem[name])
+        apart = tuple(key for name in held_out for key in problem[name])
         corpus = add(
-            Group(
-                "corpus", "", 1, plain + files * FILE_SECONDS.value, storage=files * FILE_BYTES.value, memory=1000.0 * files, needs=held_out
-            )
+            Group("corpus", "", 1, plain + files * FILE_SECONDS.value, storage=files * FILE_BYTES.value, memory=1000.0 * files, needs=apart)
         )
         seconds = sum(
             training_seconds(phase.training, shapes["base"], config.pretrain.lengths, 0.5, device, training_gpus if gpu else 1)
