@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import shlex
@@ -26,6 +27,8 @@ from pydantic import BaseModel
 
 from coderl.provenance import code_files, provenance
 from coderl.records import PROVENANCE_FILE, DataError, atomic_path
+
+LOG = logging.getLogger(__name__)
 
 SUFFIX = ".provenance.json"
 FORMAT = 1
@@ -86,19 +89,17 @@ def record_path(output: Path) -> Path:
 
 
 def _read(path: Path) -> Record | None:
-    """The record in a file; None where there is none.
-
-    Raises:
-        DataError: the file is no record.
-    """
+    """The record in a file; None where there is none, or (with a warning) none that can be read: no stage stops for that."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, NotADirectoryError) as error:
-        raise DataError(f"{path}: not a record of provenance ({error}); delete it, or run the stage again") from None
-    if not isinstance(record, dict) or not isinstance(record.get("outputs"), list) or "stage" not in record:
-        raise DataError(f"{path}: not a record of provenance; delete it, or run the stage again")
+    except (OSError, ValueError) as error:
+        LOG.warning("%s: not a record of provenance (%s), left out", path, error)
+        return None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        LOG.warning("%s: not a record of provenance in form %d, left out", path, FORMAT)
+        return None
     return record
 
 
@@ -151,7 +152,10 @@ def named_files(flags: Mapping[str, Any], written: Iterable[str]) -> tuple[list[
             elif not isinstance(each, str):
                 continue
             elif flag in NAMES_OF_FILES:
-                candidates = [text for _, text in _texts(_parsed(each))]
+                data = _parsed(each)
+                candidates = [text for _, text in _texts(data)]
+                if flag == "programs" and isinstance(data, str) and Path(each).is_file():  # the JSON in a file
+                    candidates += [text for _, text in _texts(_parsed(Path(each).read_text(encoding="utf-8")))]
             else:
                 data = _parsed(each)
                 candidates = [each] if isinstance(data, str) else [text for key, text in _texts(data) if key in KEYS_OF_FILES]

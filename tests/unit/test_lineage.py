@@ -202,6 +202,23 @@ def test_a_big_input_is_not_hashed_again(made: Path, monkeypatch: pytest.MonkeyP
     assert lineage._known_sha256(folder) == lineage.content_sha256(folder) != known
 
 
+def test_a_damaged_record_stops_no_stage(made: Path, caplog: pytest.LogCaptureFixture) -> None:
+    problems = Path("results/r/problems/train.parquet")
+    for text in ("{", "[]", '{"format": 99}'):
+        lineage.record_path(problems).write_text(text)
+        judge("again.jsonl")
+        assert record(Path("again.jsonl"))["inputs"][0]["sha256"] == lineage.content_sha256(problems)
+        assert lineage.chain(Path("again.jsonl")).inputs[0].state == "NO RECORD"
+        assert "train.parquet.provenance.json: not a record of provenance" in caplog.text
+        caplog.clear()
+
+
+def test_programs_named_in_a_file_are_inputs(made: Path) -> None:
+    shard = Path("results/r/outcomes/of-2/0.jsonl.gz")
+    Path("programs.json").write_text(json.dumps({"actor": {"samples": ["gone.jsonl"], "hidden": [str(shard)]}}))
+    assert lineage.named_files({"programs": "programs.json"}, ()) == ([Path("programs.json"), shard], [])
+
+
 def test_one_process_of_several_writes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     write_model(Path("model"), Path("results/r/problems/train.parquet"))
