@@ -253,6 +253,9 @@ def recording(
         code.update(f"{path.relative_to(Path(__file__).parents[1]).as_posix()}\0{content_sha256(path)}\n".encode())
     chain = list(_ancestors(inputs, base)) if whole else None
     yield
+    outputs = [path for path in outputs if path.exists()]
+    if not outputs:
+        return
     if made["seed"] is None:
         made["seed"] = getattr(sections.get("procedural"), "seed", None)  # problems are drawn with a seed of their own
     found = hardware()
@@ -261,9 +264,7 @@ def recording(
     record = {
         "format": FORMAT,
         "stage": stage,
-        "outputs": [
-            {"path": _written_path(path, base), "sha256": content_sha256(path), "stamp": _stamp(path)} for path in outputs if path.exists()
-        ],
+        "outputs": [{"path": _written_path(path, base), "sha256": content_sha256(path), "stamp": _stamp(path)} for path in outputs],
         **made,
         "code_sha256": code.hexdigest(),
         "config_hash": hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:12] if configuration else None,
