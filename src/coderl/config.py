@@ -283,6 +283,12 @@ class PretrainPhase(Section):
 class PretrainConfig(Section):
     """Masked span prediction and next-token prediction (spec 1.3, 1.4)."""
 
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="Of the corpus, the tokenizer and the base model; null = the run's own. Runs that name the same one, and are alike "
+        "in these sections, start from the same base model (ours).",
+    )
     architecture: ArchitectureConfig = ArchitectureConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     lengths: LengthsConfig = LengthsConfig(max_source_tokens=768, max_target_tokens=600)

@@ -82,6 +82,13 @@ def seed(wildcards):
     return run_config(wildcards.run).seed
 
 
+def base_seed(wildcards):
+    """Of corpus and base model, which runs that differ in the seed may have in common."""
+    config = run_config(wildcards.run)
+    own = config.pretrain.seed if config.pretrain else None
+    return config.seed if own is None else own
+
+
 def problems_section(wildcards):
     sets = run_config(wildcards.run).problems
     return section_json(chosen(wildcards.run, "problems", sets, wildcards.set))

@@ -44,7 +44,7 @@ rule corpus:
     params:
         corpus=section("corpus"),
         procedural=section("procedural"),
-        seed=seed,
+        seed=base_seed,
     message:
         "corpus of {wildcards.run} ({log})"
     shell:

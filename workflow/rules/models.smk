@@ -20,7 +20,7 @@ rule pretrain:
         runtime=1440,
     params:
         pretrain=section("pretrain"),
-        seed=seed,
+        seed=base_seed,
     message:
         "pretrain the base model of {wildcards.run} ({log})"
     shell:
