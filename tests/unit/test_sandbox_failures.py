@@ -15,7 +15,8 @@ from sandbox_programs import CALLS, DOUBLE, OK
 
 from coderl.problems import AssertTests, InputOutputTests
 from coderl.records import DataError
-from coderl.sandbox import InfrastructureError, Job, Limits, close_workers, judge, judge_many, judging, worker
+from coderl.sandbox import InfrastructureError, Job, Limits, backends, close_workers, judge, judge_many, judging, worker
+from coderl.sandbox.inside.parent import Parent
 from coderl.sandbox.worker import Run, Worker
 
 LIMITS = Limits(cpu_seconds=1, memory_mb=128)
@@ -79,9 +80,10 @@ def test_a_jail_that_runs_nothing_is_no_verdict(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_worker_killed_while_a_program_runs_is_replaced() -> None:
     with_worker = judging.Judging
-    held = worker.Worker(LIMITS)
-    assert held._process is not None
-    process = held._process.pid
+    held = Worker(LIMITS, backends.BACKENDS["namespace"])
+    assert isinstance(held._link, Parent)
+    assert held._link._process is not None
+    process = held._link._process.pid
     threading.Timer(0.3, os.kill, (process, signal.SIGKILL)).start()
     program = "import time\ntime.sleep(1)\n" + OK
     outcome = with_worker(held, Job(1, program, InputOutputTests("stdin", ["21"], ["42"])), "strict", False).judge()
