@@ -1,7 +1,8 @@
 """The command line: one verb per stage, which parses flags and calls the stage; nothing else.
 
-A verb reads only the files named in its flags and writes only the outputs named. Stages are imported inside the verbs, so that
-`coderl --help` is quick; `coderl.provenance.code_files` reads from these imports which source files a stage depends on.
+A verb reads only the files named in its flags and writes only the outputs named, with a record of how they were made
+(`coderl.lineage`). Stages are imported inside the verbs, so that `coderl --help` is quick;
+`coderl.provenance.code_files` reads from these imports which source files a stage depends on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand
@@ -34,12 +35,27 @@ app = typer.Typer(
 )
 
 
+WRITTEN: dict[str, tuple[str, ...]] = {
+    "corpus": ("output", "statistics"),
+    "evaluate": ("output", "differences", "metrics", "per_problem"),
+    "collect": ("output", "output_differences"),
+}
+"""Parameters that name what a verb writes, where it is more than `output`."""
+
+TABLES: tuple[str, ...] = ("evaluate", "collect")
+"""Verbs whose record holds the whole chain: their tables travel without the files behind them."""
+
+_sections: dict[str, BaseModel] = {}
+"""Sections of the configuration that the running verb uses, for its record."""
+
+
 class Stage(TyperCommand):
-    """A verb whose repeatable flags take several values at once: `--samples a.jsonl b.jsonl`, as rules write them."""
+    """A verb that leaves a record, and whose repeatable flags take several values (`--samples a.jsonl b.jsonl`), as rules write them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the flag before each of its values, the only form that the parser underneath knows; without values it is dropped."""
         repeatable = {name for parameter in self.params if getattr(parameter, "multiple", False) for name in parameter.opts}
+        ctx.meta["words"] = list(args)
         expanded: list[str] = []
         flag: str | None = None
         for word in args:
@@ -49,6 +65,19 @@ class Stage(TyperCommand):
             else:
                 expanded += [flag, word] if flag else [word]
         return super().parse_args(ctx, expanded)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb and write the record of what it made."""
+        from coderl.lineage import recording
+
+        _sections.clear()
+        stage = str(self.name).replace("-", "_")
+        written = WRITTEN.get(stage, ("output",))
+        with recording(stage, ctx.meta["words"], ctx.params, written, _sections, whole=stage in TABLES):
+            result = super().invoke(ctx)
+            if judge := sys.modules.get("coderl.sandbox.judge"):
+                judge.close_workers()  # the CPU time of children counts once they have ended
+            return result
 
 
 Config = Annotated[str, typer.Option(help="The stage's section as JSON, or a run file (config/runs/<run>.yaml) that has it.")]
@@ -72,7 +101,8 @@ ProgramsFlag = Annotated[
 def _section(model: type[S], text: str, name: str) -> S:
     from coderl.config import load_section
 
-    return load_section(model, text, name)
+    _sections[name] = load_section(model, text, name)
+    return cast("S", _sections[name])
 
 
 def _start_torch() -> None:
@@ -114,6 +144,7 @@ def problems(
         settings = sets[set_name]
     if size is not None:
         settings = settings.model_copy(update={"size": size})
+    _sections["problems"] = settings
     make_problem_set(
         benchmark=benchmark or settings.benchmark,
         source=source or settings.source,
@@ -249,7 +280,8 @@ def run_tests(
         "backend": backend,
     }
     settings = _section(RunTestsConfig, config, "run_tests").model_dump() | {k: v for k, v in flags.items() if v is not None}
-    stage(config=validate(RunTestsConfig, settings, "run-tests"), problems=problems, samples=given, suite=suite, output=output)
+    _sections["run_tests"] = chosen = validate(RunTestsConfig, settings, "run-tests")
+    stage(config=chosen, problems=problems, samples=given, suite=suite, output=output)
 
 
 @app.command(cls=Stage)
@@ -537,6 +569,42 @@ def show(
 
 
 @app.command()
+def provenance(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="Output of a stage: a file, or a model folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    verify: Annotated[bool, typer.Option(help="Hash every file of the chain and compare it with the records.")] = True,
+) -> None:
+    """Print how a result was made, back to the raw inputs: the chain of commands, commits, configurations and hashes."""
+    from coderl import lineage
+
+    root = lineage.chain(target, verify=verify)
+    typer.echo(json.dumps(lineage.as_json(root), indent=1, ensure_ascii=False) if as_json else lineage.as_text(root))
+
+
+@app.command()
+def plan(
+    run: Annotated[str, typer.Option(help="Name of a run in config/runs, or its file.")] = "mini",
+    gpu: Annotated[str, typer.Option(help="a100, h100, h200, or none: models on CPU cores.")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs of the cluster.")] = 8,
+    cpus: Annotated[int, typer.Option(min=1, help="CPU cores of the cluster.")] = 64,
+    training_gpus: Annotated[int, typer.Option(min=1, help="GPUs of one training job.")] = 1,
+    memory_gb: Annotated[float, typer.Option(min=1, help="Memory of a node.")] = 256,
+    disk_tb: Annotated[float, typer.Option(min=0, help="Room for results and checkpoints.")] = 10,
+    constants: Annotated[bool, typer.Option("--constants", help="Print the constants and their sources instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Print what a run will cost on a cluster: jobs, GPU-hours, CPU-hours, storage, the longest chain; and 10 and 100 times it."""
+    from coderl import planning
+
+    if constants:
+        typer.echo(planning.constants_text())
+        return
+    cluster = planning.Cluster(gpus=gpus, cpus=cpus, memory_gb=memory_gb, disk_tb=disk_tb)
+    made = planning.make_plan(run, gpu, cluster, training_gpus)
+    typer.echo(json.dumps(planning.as_json(made), indent=1) if as_json else planning.as_text(made))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of run files, as YAML; workflow/schemas/config.schema.yaml is this text."""
     import yaml
@@ -548,6 +616,10 @@ def schema() -> None:
 
 
 # --------------------------------------------------------------------------------------------------- start
+
+
+LOOKING: tuple[str, ...] = ("show", "schema", "provenance", "plan")
+"""Verbs that print for a reader: no log, and no command in its first line."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -567,7 +639,7 @@ def start(
     """CodeRL as a workflow. Each stage is a verb; `snakemake` calls them in order (see README.md)."""
     if debug:
         os.environ["CODERL_DEBUG"] = "1"
-    if context.invoked_subcommand in ("show", "schema"):
+    if context.invoked_subcommand in LOOKING:
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
@@ -576,8 +648,8 @@ def start(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors in input or surroundings are one message on standard error and exit code 1, without a traceback."""
     words = sys.argv[1:] if arguments is None else arguments
-    # Makes a log complete: the first line can be pasted and runs again. Help and `show` go without it.
-    if len(words) > 1 and not {"-h", "--help", "show", "schema"} & set(words):
+    # Makes a log complete: the first line can be pasted and runs again. Help and verbs that only print go without it.
+    if len(words) > 1 and not {"-h", "--help", *LOOKING} & set(words):
         print("+ " + shlex.join(["coderl", *words]), file=sys.stderr, flush=True)
     try:
         app(args=words, prog_name="coderl")

@@ -1,4 +1,4 @@
-"""Where a result comes from: the command, the commit, the configuration, the packages, and the source files that decide it."""
+"""Where a result comes from: the commit, the configuration, the packages, and the source files that decide it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import ast
 import hashlib
 import json
 import platform
-import shlex
 import subprocess
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -80,40 +78,21 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def provenance(config: BaseModel | None = None, seed: int | None = None, inputs: Mapping[str, Path] | None = None) -> dict[str, Any]:
-    """What made a result, as plain JSON data.
+def provenance(seed: int | None = None) -> dict[str, Any]:
+    """What made a result, as far as it is the same for every verb: coderl, commit, dirty, seed, python, platform, versions.
 
-    Args:
-        config: section of the stage; hashed.
-        seed: of the run.
-        inputs: files that were read, by name. Folders are listed without a hash: their files carry their own provenance.
-
-    Returns:
-        command, commit, dirty, config_hash, seed, inputs (name -> path and sha256), coderl, python, platform, versions.
-
-    Raises:
-        FileNotFoundError: an input that does not exist.
+    The rest (command, inputs, hardware, times) is in the record that lineage.py writes around every verb.
     """
     head, dirty = commit()
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": head,
         "dirty": dirty,
-        "config_hash": None if config is None else config_hash(config),
         "seed": seed,
-        "inputs": {name: {"path": str(path), "sha256": _file_hash(path)} for name, path in (inputs or {}).items()},
         "coderl": versions(["coderl"]).get("coderl"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions(),
     }
-
-
-def _file_hash(path: Path) -> str | None:
-    if path.is_dir():
-        return None
-    with open(path, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 # --------------------------------------------------------------------------------------------------- source files of a stage

@@ -24,6 +24,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 OUTCOMES: tuple[str, ...] = ("compile_error", "runtime_error", "failed_test", "passed_test")
 """Outcome classes in the order of their index (spec 4.1)."""
 
+PROVENANCE_FILE = "provenance.json"
+"""In a model folder: how the model was made (lineage.py). It differs from run to run and is no part of the model."""
+
 Outcome = Literal["compile_error", "runtime_error", "failed_test", "passed_test"]
 SampleKind = Literal["sample", "greedy", "refine", "repair", "reference", "empty"]
 

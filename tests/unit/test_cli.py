@@ -44,7 +44,7 @@ def test_help_is_quick_and_imports_no_torch() -> None:
 
 def test_every_stage_is_a_verb_and_a_function_of_its_name() -> None:
     verbs = {command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands if command.callback}
-    assert verbs == {stage.replace("_", "-") for stage in STAGES} | {"collect", "show", "schema"}
+    assert verbs == {stage.replace("_", "-") for stage in STAGES} | {"collect", "show", "schema", "provenance", "plan"}
     assert all(callable(getattr(cli, stage)) for stage in STAGES)
 
 
@@ -109,6 +109,10 @@ def test_problems_from_flags_and_from_a_run_file_are_the_same(tmp_path: Path) ->
         (["problems", "--config", "config/runs/mini.yaml", "--set", "tset", "--output", "x"], "problems has no set 'tset'"),
         (["problems", "--benchmark", "jsonl", "--source", "nowhere.jsonl", "--output", "x"], "nowhere.jsonl: no such file"),
         (["show", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["provenance", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["provenance", "README.md"], "no record says how it was made"),
+        (["plan", "--run", "nowhere"], "config/runs/nowhere.yaml: no such file; files there: "),
+        (["plan", "--run", "mini", "--gpu", "abacus"], "--gpu abacus: not known; there are a100"),
         (["run-tests", "--problems", "nowhere.parquet", "--samples", "reference", "--suite", "hidden", "--output", "x"], "nowhere.parquet"),
     ],
 )

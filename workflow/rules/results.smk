@@ -12,6 +12,7 @@ rule evaluate:
         differences=report("results/{run}/differences.csv", caption="../report/differences.rst", category="Results"),
         metrics="results/{run}/metrics.json",
         per_problem="results/{run}/per_problem.parquet",
+        provenance="results/{run}/apps_eval.csv.provenance.json",
     log:
         "logs/{run}/evaluate/evaluate.log",
     benchmark:
@@ -45,6 +46,7 @@ rule collect:
     output:
         table=report("results/apps_eval.csv", caption="../report/apps_eval.rst", category="Results"),
         differences=report("results/differences.csv", caption="../report/differences.rst", category="Results"),
+        provenance="results/apps_eval.csv.provenance.json",
     log:
         "logs/collect/collect.log",
     benchmark:

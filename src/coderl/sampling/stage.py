@@ -22,7 +22,7 @@ from coderl.config import ConfigError, DecodingConfig, LengthsConfig, PromptConf
 from coderl.models import default_device, load_actor, load_tokenizer
 from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_prompt
-from coderl.records import DataError, Sample, SampleKind, check_suffix, read_samples, write_samples
+from coderl.records import PROVENANCE_FILE, DataError, Sample, SampleKind, check_suffix, read_samples, write_samples
 from coderl.sampling.generation import Generated, Request, generate
 from coderl.seeds import derived_seed
 
@@ -35,11 +35,12 @@ def problem_batches(problems: Sequence[Problem], size: int) -> list[list[Problem
 
 
 def content_hash(*parts: Path | BaseModel | str | int) -> str:
-    """Hash over settings and over the bytes of files, or of all files of folders (names included)."""
+    """Hash over settings and over the bytes of files, or of all files of folders (names included; no records of provenance)."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
-            for path in sorted(path for path in part.rglob("*") if path.is_file()) if part.is_dir() else [part]:
+            inside = sorted(path for path in part.rglob("*") if path.is_file() and path.name != PROVENANCE_FILE)
+            for path in inside if part.is_dir() else [part]:
                 digest.update(f"\x1e{path.relative_to(part) if part.is_dir() else ''}\x1f".encode())
                 with open(path, "rb") as content:
                     while block := content.read(1 << 20):
