@@ -33,7 +33,7 @@ from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_program, encode_prompt
 from coderl.records import OUTCOMES, DataError, Sample, atomic_path, read_samples
 from coderl.seeds import derived_seed
-from coderl.training import model_folder, train, write_log
+from coderl.training import first_process, model_folder, train, write_log
 
 logger = logging.getLogger(__name__)
 
@@ -400,6 +400,8 @@ def train_critic(
         logger.warning("all training programs are of one class: this critic can only learn to say so")
     examples = CriticExamples(training, classes, config.balance, tokenizer.pad_token_id, derived_seed(seed, "critic examples"))
     log = train(critic, examples, critic_objective, config.training, seed=derived_seed(seed, "critic", classes), work=work)
+    if not first_process():
+        return
     metrics = evaluate_critic(critic, tokenizer, validation, seed)
     metrics |= {f"n_training_{name}": count for name, count in counts.items()}
     for name, value in metrics.items():

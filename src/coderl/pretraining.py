@@ -25,7 +25,7 @@ from coderl.problems import read_problems
 from coderl.problems.prompts import build_prompt
 from coderl.records import DataError, read_rows
 from coderl.seeds import derived_seed
-from coderl.training import model_folder, program_cross_entropy, read_log, train, write_log
+from coderl.training import first_process, from_first_process, model_folder, program_cross_entropy, read_log, train, write_log
 
 logger = logging.getLogger(__name__)
 
@@ -309,7 +309,7 @@ def pretrain(*, config: PretrainConfig, corpus: Path, problems: Path | None, see
     rows: list[dict[str, float]] = []
     for number, phase in enumerate(config.phases):
         finished = work / f"phase{number}"
-        if (finished / "training_log.csv").exists():
+        if from_first_process((finished / "training_log.csv").exists):
             model = T5ForConditionalGeneration.from_pretrained(finished)
             logger.info("phase %d was finished before", number)
             rows += read_log(finished)
@@ -324,10 +324,13 @@ def pretrain(*, config: PretrainConfig, corpus: Path, problems: Path | None, see
             work=work / f"phase{number}.partial",
         )
         log = [{**row, "phase": float(number)} for row in log]
-        with model_folder(finished) as folder:
-            model.save_pretrained(folder)
-            write_log(folder, log)
+        if first_process():
+            with model_folder(finished) as folder:
+                model.save_pretrained(folder)
+                write_log(folder, log)
         rows += log
+    if not first_process():
+        return
     with model_folder(output, work) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -4,10 +4,14 @@ A step's batch is a pure function of (seed, step). That makes three things exact
 it would have seen, the loss of a step does not depend on how it is split into micro-batches or over devices, and the same
 seed gives the same weights. Checkpoints go to a work folder that is no output of the workflow, because engines delete the
 outputs of a failed job.
+
+Under torchrun the processes share each step's batch. They are told apart by what torchrun sets (RANK, WORLD_SIZE) and by
+nothing else; the first one alone writes checkpoints, logs and models.
 """
 
 from __future__ import annotations
 
+import atexit
 import csv
 import hashlib
 import logging
@@ -18,14 +22,15 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from coderl.config import TrainingConfig, section_json
 from coderl.models import program_logits
@@ -33,6 +38,8 @@ from coderl.objectives import cross_entropy_sum
 from coderl.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 """(model, micro-batch) -> (its share of the step's loss, its shares of the step's metrics); shares sum to the whole."""
@@ -49,6 +56,37 @@ class Examples(Protocol):
 
     def collate(self, items: list[Any]) -> dict[str, Tensor]:
         """Tensors with one row per item; a key that starts with "normaliser" is a 0-dim tensor of the whole step."""
+
+
+def world_size() -> int:
+    """Number of processes that train together: what torchrun says, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def from_first_process(make: Callable[[], T]) -> T:
+    """`make()` of the first process, in all of them: for what must be the same and is made from files, clocks or chance."""
+    if world_size() == 1:
+        return make()
+    group = _patient_group()
+    made: list[Any] = [make() if first_process() else None]
+    distributed.broadcast_object_list(made, src=0, group=group)
+    return made[0]
+
+
+@cache
+def _patient_group() -> Any:
+    """All processes, for waits as long as it takes: between devices a wait of half an hour is taken for a failure."""
+    if not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(distributed.destroy_process_group)
+    return distributed.new_group(backend="gloo", timeout=timedelta(days=30))
 
 
 def plan_batches(lengths: Sequence[int], config: TrainingConfig, parts: int, rng: random.Random) -> list[list[int]]:
@@ -143,7 +181,11 @@ class _Trainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
             steps = max(1, self.state.global_step - (self.logged_step or 0))
-            logs |= {key: value.item() / steps for key, value in self.sums.items()}
+            for key in sorted(self.sums):  # each process has the shares of its part of the batches
+                if self.args.world_size > 1:
+                    self.sums[key] = self.sums[key].float()
+                    distributed.all_reduce(self.sums[key])
+                logs[key] = self.sums[key].item() / steps
             self.sums, self.logged_step = {}, self.state.global_step
         super().log(logs, *args, **kwargs)
 
@@ -168,12 +210,11 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
         ValueError: no examples.
     """
     set_seed(derived_seed(seed, "training") % 2**32)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = world_size()
     accumulation = 1
     if config.batch_size is not None and config.micro_batch_size is not None:
         accumulation = max(1, math.ceil(config.batch_size / (config.micro_batch_size * world)))
     batches = _StepBatches(examples, config, world * accumulation, seed)
-    _discard_foreign_checkpoints(work, _identity(model, batches, config, seed, world))
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
@@ -200,12 +241,17 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
         dataloader_num_workers=0,
         disable_tqdm=not sys.stderr.isatty(),
         seed=derived_seed(seed, "training") % 2**32,
+        use_cpu=world > 1 and not torch.cuda.is_available(),  # without it, processes on CPUs would each train alone
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one device: DataParallel would take several steps' batches for one
+    if arguments.world_size != world:
+        raise RuntimeError(f"{arguments.world_size} processes by the Trainer's count, but torchrun says WORLD_SIZE={world}")
+    identity = _identity(model, batches, config, seed, world)
+    checkpoint = from_first_process(lambda: _usable_checkpoint(work, identity))
     trainer = _Trainer(
         model=model, args=arguments, train_dataset=batches, data_collator=lambda parts: parts[0], loss=loss, callbacks=[_PlainLines()]
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = get_last_checkpoint(str(work)) if work.exists() else None
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -222,13 +268,19 @@ def _identity(model: nn.Module, batches: _StepBatches, config: TrainingConfig, s
     return digest.hexdigest()
 
 
-def _discard_foreign_checkpoints(work: Path, identity: str) -> None:
-    """Keep the checkpoints in `work` only if they have this identity."""
+def _usable_checkpoint(work: Path, identity: str) -> str | None:
+    """The last whole checkpoint in `work` if those there have this identity; otherwise `work` is emptied.
+
+    The Trainer writes trainer_state.json last and deletes the checkpoint before only then: a folder without it was being
+    written when the job was killed.
+    """
     mark = work / "identity"
     if work.exists() and (not mark.exists() or mark.read_text() != identity):
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
     mark.write_text(identity)
+    whole = [folder for folder in work.glob("checkpoint-*") if (folder / "trainer_state.json").exists()]
+    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
 
 
 def program_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -241,7 +293,7 @@ def program_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[T
 def model_folder(output: Path, work: Path | None = None) -> Iterator[Path]:
     """A temporary folder that becomes `output` when the block ends well; nothing half-written is ever seen there.
 
-    `work`, the folder of checkpoints, is removed then.
+    `work`, the folder of checkpoints, is removed then. Of several processes only the first one comes here.
     """
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
