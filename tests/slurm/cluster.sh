@@ -19,6 +19,10 @@ wait_for() { # seconds, what, command...
 }
 
 down() {
+    if [[ -e $folder/run/slurmctld.pid ]]; then # jobs outlive slurmd, so they go first
+        timeout 5 scancel --user "$(id -un)" || true
+        for _ in $(seq 40); do [[ -z $(timeout 5 squeue --noheader) ]] && break; sleep 0.25; done
+    fi
     for file in /etc/slurm/slurm.conf /etc/slurm/gres.conf; do
         if [[ $(readlink "$file") == "$folder"/* ]]; then rm "$file"; fi
     done
@@ -111,12 +115,13 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=16819
 AccountingStorageTRES=gres/gpu
+AccountingStoreFlags=job_comment
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=5
-NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 Port=16821 CPUs=2 RealMemory=4000 Gres=gpu:fake:2
-NodeName=node2 NodeHostname=$host NodeAddr=127.0.0.1 Port=16822 CPUs=2 RealMemory=4000 Gres=gpu:fake:2
+NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 Port=16821 CPUs=2 RealMemory=256000 Gres=gpu:fake:2
+NodeName=node2 NodeHostname=$host NodeAddr=127.0.0.1 Port=16822 CPUs=2 RealMemory=256000 Gres=gpu:fake:2
 PartitionName=cpu Nodes=node1,node2 Default=YES MaxTime=INFINITE
-PartitionName=gpu Nodes=node1,node2 MaxTime=1-00:00:00
+PartitionName=gpu Nodes=node1,node2 MaxTime=2-00:00:00
 END
     : >"$folder/gres.conf"
     for gpu in 0 1 2 3; do
