@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --show-failed-logs
 RESULTS := results/apps_eval.csv results/differences.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help install mini mini-seeds smoke test check unit-test slow-test schema dvc constraints clean
+.PHONY: help install mini mini-seeds smoke test check unit-test slow-test slurm-test schema dvc constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ unit-test: install
 
 slow-test: install ## the tests that take more than a minute
 	$(BIN)/pytest -m slow
+
+slurm-test: install ## the smoke run through a real Slurm on this machine, a training killed on the way (root, Debian)
+	$(BIN)/python tests/slurm/run.py
 
 check: install ## lint, format, types, imports, and generated files
 	$(BIN)/ruff check .

@@ -93,8 +93,8 @@ def plan_batches(lengths: Sequence[int], config: TrainingConfig, parts: int, rng
     """Indices of the items of each optimiser step of one epoch.
 
     With `batch_size`: that many items, shuffled; an incomplete last batch is dropped unless it is the only one (spec 2.5).
-    With `batch_tokens`: batches of items of similar length whose padded size stays below it, in random order. Every batch
-    holds at least `parts` items (devices x micro-batches), or as many as there are.
+    With `batch_tokens`: batches of items of similar length whose padded size stays below it, in random order. A batch holds
+    at least `parts` items (devices x micro-batches), or those that were left.
     """
     order = list(range(len(lengths)))
     rng.shuffle(order)
@@ -154,7 +154,12 @@ class _StepBatches(Dataset[dict[str, Tensor]]):
             chosen = self.batches[step - self.first_steps[self.current]]
             self.cached = (step, self.examples.collate([self.items[i] for i in chosen]))
         batch = self.cached[1]
-        return {key: value if key.startswith("normaliser") else value[part :: self.parts] for key, value in batch.items()}
+        # A batch with fewer rows than parts: a part without rows takes the first one and counts for nothing, because every device
+        # has to go through the model.
+        rows = len(batch["prompt_ids"])
+        chosen_rows = slice(part, None, self.parts) if part < rows else slice(0, 1)
+        item = {key: value if key.startswith("normaliser") else value[chosen_rows] for key, value in batch.items()}
+        return item | {"counts": torch.tensor(float(part < rows))}
 
 
 class _Trainer(Trainer):
@@ -173,10 +178,11 @@ class _Trainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], **_: Any) -> Tensor:
         if self.logged_step is None:
             self.logged_step = self.state.global_step
+        counts = inputs.pop("counts")
         value, metrics = self.loss(model, inputs)
         for key, metric in metrics.items():
-            self.sums[key] = self.sums.get(key, torch.zeros((), device=metric.device)) + metric.detach()
-        return value * self.args.world_size  # data parallelism averages over devices, we want the sum
+            self.sums[key] = self.sums.get(key, torch.zeros((), device=metric.device)) + metric.detach() * counts
+        return value * counts * self.args.world_size  # data parallelism averages over devices, we want the sum
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:

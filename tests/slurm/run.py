@@ -99,7 +99,7 @@ def copy_repository(folder: Path) -> None:
     config |= {"gpus": {"warm_start": 2, "train_repair": 2}, "nodes": {"train_repair": 2}}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     smoke = yaml.safe_load((folder / "config/runs/smoke.yaml").read_text(encoding="utf-8"))
-    smoke["pretrain"]["phases"][0]["training"] |= {"steps": 600, "checkpoint_every": 20}
+    smoke["pretrain"]["phases"][0]["training"] |= {"steps": 200, "checkpoint_every": 20}
     (folder / "config/runs/smoke.yaml").write_text(yaml.safe_dump(smoke), encoding="utf-8")
 
 
@@ -126,13 +126,13 @@ def scenario(folder: Path, transcript: Transcript) -> None:
                 assert snakemake.poll() is None, Path("run.log").read_text(encoding="utf-8")[-5000:]
                 return any(checkpoints.glob("checkpoint-*/trainer_state.json"))
 
-            wait_until("a first checkpoint of pretraining", 300, training)
+            wait_until("a first checkpoint of pretraining", 900, training)
             queue = answer("squeue", "--noheader", "--format", "%i %P %T %k")
             (job,) = [line.split()[0] for line in queue.splitlines() if "rule_pretrain" in line]
             transcript.show("squeue --noheader --format '%i %P %T %k'", queue)
             last = max(int(each.name.rpartition("-")[2]) for each in checkpoints.glob("checkpoint-*"))
             transcript.show(f"scancel {job}", answer("scancel", job))
-            code = snakemake.wait(timeout=1200)
+            code = snakemake.wait(timeout=3600)
         finally:
             if snakemake.poll() is None:
                 snakemake.send_signal(signal.SIGTERM)
@@ -146,7 +146,7 @@ def scenario(folder: Path, transcript: Transcript) -> None:
     pretrain = Path("logs/smoke/pretrain/base.log")
     resumed = re.search(r"resuming from .*checkpoint-(\d+)", pretrain.read_text(encoding="utf-8"))
     assert resumed, "the second attempt of pretraining began anew"
-    assert last <= int(resumed.group(1)) < 600
+    assert last <= int(resumed.group(1)) < 200
     transcript.show(f"grep 'resuming from' {pretrain}", resumed.group())
     for stage, name, start in (("warm_start", "actor", "+ torchrun --standalone"), ("train_repair", "repair", "+ srun --nodes 2")):
         line = first_line(Path(f"logs/smoke/{stage}/{name}.log"))

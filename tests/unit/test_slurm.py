@@ -113,10 +113,10 @@ def test_what_is_submitted_for_each_kind_of_job(cluster: Cluster) -> None:
         threads={"warm_start": 4000, "corpus": 3},
     )
     jobs = plan(cluster.workflow, ["smoke"])
-    comments = {
-        f"rule_{job['rule']}_wildcards_{'_'.join(str(value) for value in job['wildcards'].values()).replace('/', '_')}": [*job["output"], job["benchmark"]]
-        for job in jobs
-    }
+    comments = {}
+    for job in jobs:
+        values = "_".join(str(value) for value in job["wildcards"].values()).replace("/", "_")
+        comments[f"rule_{job['rule']}_wildcards_{values}"] = [*job["output"], job["benchmark"]]
     (cluster.bin / "outputs.json").write_text(json.dumps(comments), encoding="utf-8")
     (cluster.bin / "failing").write_text("rule_warm_start_wildcards_smoke", encoding="utf-8")
     words = ["--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
