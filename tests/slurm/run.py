@@ -126,7 +126,7 @@ def scenario(folder: Path, transcript: Transcript) -> None:
                 assert snakemake.poll() is None, Path("run.log").read_text(encoding="utf-8")[-5000:]
                 return any(checkpoints.glob("checkpoint-*/trainer_state.json"))
 
-            wait_until("a first checkpoint of pretraining", 900, training)
+            wait_until("a first checkpoint of pretraining", 3600, training)
             queue = answer("squeue", "--noheader", "--format", "%i %P %T %k")
             (job,) = [line.split()[0] for line in queue.splitlines() if "rule_pretrain" in line]
             transcript.show("squeue --noheader --format '%i %P %T %k'", queue)
@@ -155,7 +155,7 @@ def scenario(folder: Path, transcript: Transcript) -> None:
         rows = pd.read_csv(f"results/smoke/models/{name}/training_log.csv")
         assert rows["step"].is_unique, "two processes wrote the log"
 
-    fields = "JobID,Comment%42,Partition,AllocTRES%62,State%22,Elapsed"
+    fields = "JobID,Comment%42,Partition,AllocTRES%62,State%22,Elapsed,TotalCPU"
     jobs = answer("sacct", "--allocations", "--parsable2", "--noheader", "--format", "JobID,Comment,Partition,AllocTRES,State,Account")
     transcript.show(f"sacct --allocations --format {fields}", answer("sacct", "--allocations", "--format", fields))
     rows = [line.split("|") for line in jobs.splitlines()]
