@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from coderl.config import ScoreConfig, TrainCriticConfig
+from coderl.config import ScoreConfig, TrainCriticConfig, section_json
 from coderl.critic_metrics import Judgement, Metrics, critic_metrics
 from coderl.judged import JudgedProgram, distinct_programs, judged_references, judged_samples
 from coderl.models import OutcomeCritic, collate_pairs, default_device, load_tokenizer
@@ -289,6 +289,13 @@ def _lists(arrays: Sequence[NDArray[Any]], kind: pa.DataType) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(arrays), kind))
 
 
+def _batches(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(columns=["task_id", "sample_id", "n_classes", "probabilities"])
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: damaged ({' '.join(str(error).split()):.200}); run `coderl score` again") from None
+
+
 def read_values(path: Path) -> dict[tuple[str, int], NDArray[np.float32]]:
     """Token probabilities [T, C] of a file of `score`, by (task_id, sample_id).
 
@@ -299,13 +306,13 @@ def read_values(path: Path) -> dict[tuple[str, int], NDArray[np.float32]]:
         raise DataError(f"{path}: no such file; make it with `coderl score`")
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a parquet file ({error}); run `coderl score` again") from None
     missing = [name for name in _VALUES_SCHEMA.names if name not in file.schema_arrow.names]
     if missing:
         raise DataError(f"{path}: no column {missing[0]!r}; token values are made by `coderl score`")
     found: dict[tuple[str, int], NDArray[np.float32]] = {}
-    for batch in file.iter_batches(columns=["task_id", "sample_id", "n_classes", "probabilities"]):
+    for batch in _batches(file, path):
         tasks, ids, classes = (batch.column(name).to_pylist() for name in ("task_id", "sample_id", "n_classes"))
         lists = batch.column("probabilities")
         offsets, flat = lists.offsets.to_numpy(), lists.values.to_numpy().astype(np.float32)
@@ -399,7 +406,8 @@ def train_critic(
     if sum(count > 0 for count in counts.values()) < 2:
         logger.warning("all training programs are of one class: this critic can only learn to say so")
     examples = CriticExamples(training, classes, config.balance, tokenizer.pad_token_id, derived_seed(seed, "critic examples"))
-    log = train(critic, examples, critic_objective, config.training, seed=derived_seed(seed, "critic", classes), work=work)
+    settings, draws = section_json(config), derived_seed(seed, "critic", classes)
+    log = train(critic, examples, critic_objective, config.training, settings=settings, seed=draws, work=work)
     if not first_process():
         return
     metrics = evaluate_critic(critic, tokenizer, validation, seed)

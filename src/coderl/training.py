@@ -35,11 +35,16 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from coderl.config import TrainingConfig, section_json
 from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum
+from coderl.records import DataError
 from coderl.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_WHOLE = "whole"
+"""File in a checkpoint of which nothing is missing."""
+_STEPS_IN_IDENTITY = 16
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 """(model, micro-batch) -> (its share of the step's loss, its shares of the step's metrics); shares sum to the whole."""
@@ -136,7 +141,7 @@ class _StepBatches(Dataset[dict[str, Tensor]]):
         self.current = epoch
         self.items = self.examples.epoch(epoch)
         if not self.items:
-            raise ValueError("nothing to train on: the examples of this stage are empty")
+            raise DataError("nothing to train on: the examples of this stage are empty; are there programs with outcomes, or solutions?")
         lengths = [self.examples.length(item) for item in self.items]
         rng = random.Random(derived_seed(self.seed, "batches", epoch))
         self.batches = plan_batches(lengths, self.config, self.parts, rng)
@@ -205,15 +210,26 @@ class _PlainLines(TrainerCallback):
             logger.info("step %d/%d  %s", state.global_step, state.max_steps, shown)
 
 
-def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConfig, *, seed: int, work: Path) -> list[dict[str, float]]:
+def train(
+    model: nn.Module, examples: Examples, loss: Loss, config: TrainingConfig, *, settings: str, seed: int, work: Path
+) -> list[dict[str, float]]:
     """Train `model` in place; returns the rows of its log (step, loss, learning_rate, grad_norm and the loss's metrics).
 
     Checkpoints every `config.checkpoint_every` steps in `work`; called again with the same arguments after a kill, it goes
-    on from the last one and ends with the same weights as an uninterrupted run. A checkpoint of another configuration,
-    seed, first model or data is deleted, not used. The caller removes `work` when the model is saved.
+    on from the last whole one and ends with the same weights as an uninterrupted run. A checkpoint of other settings, seed,
+    first model or data is deleted, not used. The caller removes `work` when the model is saved.
+
+    Args:
+        model: on any device.
+        examples: what it learns from.
+        loss: of a micro-batch.
+        config: steps, batches, optimiser.
+        settings: whatever else decides the loss, as text: the stage's whole section. Part of a checkpoint's identity.
+        seed: of order and dropout.
+        work: folder for checkpoints.
 
     Raises:
-        ValueError: no examples.
+        DataError: no examples.
     """
     set_seed(derived_seed(seed, "training") % 2**32)
     world = world_size()
@@ -241,7 +257,7 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
         logging_steps=config.log_every,
         save_strategy="steps",
         save_steps=config.checkpoint_every,
-        save_total_limit=1,
+        save_total_limit=2,  # the one before stays until the new one is whole
         report_to=[],
         remove_unused_columns=False,
         dataloader_num_workers=0,
@@ -252,41 +268,66 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one device: DataParallel would take several steps' batches for one
     if arguments.world_size != world:
         raise RuntimeError(f"{arguments.world_size} processes by the Trainer's count, but torchrun says WORLD_SIZE={world}")
-    identity = _identity(model, batches, config, seed, world)
-    checkpoint = from_first_process(lambda: _usable_checkpoint(work, identity))
+    identity = _identity(model, batches, config, settings, seed, world)
+
+    def last_checkpoint() -> Path | None:
+        keep_own_work(work, identity)
+        return _last_whole_checkpoint(work)
+
+    checkpoint = from_first_process(last_checkpoint)
     trainer = _Trainer(
-        model=model, args=arguments, train_dataset=batches, data_collator=lambda parts: parts[0], loss=loss, callbacks=[_PlainLines()]
+        model=model,
+        args=arguments,
+        train_dataset=batches,
+        data_collator=lambda parts: parts[0],
+        loss=loss,
+        callbacks=[_PlainLines(), _MarkWhole()],
     )
     trainer.remove_callback(PrinterCallback)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     keys_out = ("epoch", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
     return [{key: value for key, value in row.items() if key not in keys_out} for row in trainer.state.log_history if "loss" in row]
 
 
-def _identity(model: nn.Module, batches: _StepBatches, config: TrainingConfig, seed: int, world: int) -> str:
-    """What a checkpoint must have been made from to be continued: configuration, seed, first weights and data."""
-    digest = hashlib.sha256(f"{section_json(config)} {seed} {world}".encode())
+class _MarkWhole(TrainerCallback):
+    """Marks a checkpoint when all of it is written: a process killed while it writes leaves one that must not be used."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
+
+
+def _last_whole_checkpoint(work: Path) -> Path | None:
+    found = {int(path.parent.name.rpartition("-")[2]): path.parent for path in work.glob(f"checkpoint-*/{_WHOLE}")}
+    return found[max(found)] if found else None
+
+
+def _identity(model: nn.Module, batches: _StepBatches, config: TrainingConfig, settings: str, seed: int, world: int) -> str:
+    """What a checkpoint must have been made from to be continued: settings, seed, first weights and data.
+
+    Of the data: the length of every example, and all that the first steps learn from.
+    """
+    digest = hashlib.sha256(f"{section_json(config)} {settings} {seed} {world}".encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().float().cpu().numpy().tobytes())
     digest.update(repr([batches.examples.length(item) for item in batches.items]).encode())
+    for chosen in batches.batches[:_STEPS_IN_IDENTITY]:
+        for key, value in sorted(batches.examples.collate([batches.items[i] for i in chosen]).items()):
+            digest.update(f"{key} {tuple(value.shape)}".encode() + value.numpy().tobytes())
     return digest.hexdigest()
 
 
-def _usable_checkpoint(work: Path, identity: str) -> str | None:
-    """The last whole checkpoint in `work` if those there have this identity; otherwise `work` is emptied.
-
-    The Trainer writes trainer_state.json last and deletes the checkpoint before only then: a folder without it was being
-    written when the job was killed.
-    """
+def keep_own_work(work: Path, identity: str) -> None:
+    """Make `work`, and empty it first if what is in it was made from something else than `identity` says."""
     mark = work / "identity"
     if work.exists() and (not mark.exists() or mark.read_text() != identity):
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
     mark.write_text(identity)
-    whole = [folder for folder in work.glob("checkpoint-*") if (folder / "trainer_state.json").exists()]
-    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
 
 
 def program_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -18,6 +18,7 @@ import coderl.training as training
 from coderl.config import TrainingConfig
 from coderl.models import collate_pairs
 from coderl.objectives import IGNORED
+from coderl.records import DataError
 from coderl.training import model_folder, plan_batches, program_cross_entropy, read_log, train, write_log
 
 
@@ -63,7 +64,7 @@ def settings(**changes: Any) -> TrainingConfig:
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: dict[str, Any]) -> None:
     config = settings(**size)
     straight = tiny_model(dropout=0.1)
-    log = train(straight, Pairs(), program_cross_entropy, config, seed=3, work=tmp_path / "straight")
+    log = train(straight, Pairs(), program_cross_entropy, config, settings="", seed=3, work=tmp_path / "straight")
 
     class Killed(Exception):
         pass
@@ -76,28 +77,61 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(training, "_PlainLines", KillAtSeven)
         with pytest.raises(Killed):
-            train(tiny_model(dropout=0.1), Pairs(), program_cross_entropy, config, seed=3, work=tmp_path / "killed")
+            train(tiny_model(dropout=0.1), Pairs(), program_cross_entropy, config, settings="", seed=3, work=tmp_path / "killed")
     resumed = tiny_model(dropout=0.1)
-    resumed_log = train(resumed, Pairs(), program_cross_entropy, config, seed=3, work=tmp_path / "killed")
+    resumed_log = train(resumed, Pairs(), program_cross_entropy, config, settings="", seed=3, work=tmp_path / "killed")
     assert torch.equal(weights(straight), weights(resumed))
     assert log[-1]["loss"] == pytest.approx(resumed_log[-1]["loss"])
     assert [row["step"] for row in log] == [4, 8, 12]
 
 
+@pytest.mark.parametrize("change", ["settings", "data"])
+def test_a_checkpoint_of_other_settings_or_data_is_not_used(tmp_path: Path, change: str) -> None:
+    def run(work: Path, changed: bool) -> Tensor:
+        model, pairs = tiny_model(), Pairs()
+        if changed and change == "data":
+            for _, program in pairs.data:
+                program[0] += 1  # the same lengths
+        text = "negative_returns: bounded" if changed and change == "settings" else ""
+        train(model, pairs, program_cross_entropy, settings(steps=7), settings=text, seed=3, work=work)
+        return weights(model)
+
+    run(tmp_path / "shared", False)
+    kept = (tmp_path / "shared" / "identity").read_text()
+    after = run(tmp_path / "shared", True)
+    assert (tmp_path / "shared" / "identity").read_text() != kept
+    assert torch.equal(after, run(tmp_path / "fresh", True))
+
+
+@pytest.mark.parametrize("lost", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "all of it"])
+def test_a_checkpoint_that_was_not_written_to_its_end_is_not_used(tmp_path: Path, lost: str) -> None:
+    straight = tiny_model()
+    train(straight, Pairs(), program_cross_entropy, settings(), settings="", seed=3, work=tmp_path / "straight")
+    train(tiny_model(), Pairs(), program_cross_entropy, settings(), settings="", seed=3, work=tmp_path / "killed")
+    last = tmp_path / "killed" / "checkpoint-10"
+    (last / "whole").unlink()
+    for file in last.iterdir():
+        if file.name == lost or lost == "all of it":
+            file.unlink()
+    resumed = tiny_model()
+    train(resumed, Pairs(), program_cross_entropy, settings(), settings="", seed=3, work=tmp_path / "killed")
+    assert torch.equal(weights(straight), weights(resumed))
+
+
 def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path) -> None:
-    train(tiny_model(), Pairs(), program_cross_entropy, settings(), seed=3, work=tmp_path)
+    train(tiny_model(), Pairs(), program_cross_entropy, settings(), settings="", seed=3, work=tmp_path)
     other = tiny_model()
-    train(other, Pairs(), program_cross_entropy, settings(learning_rate=1e-3), seed=3, work=tmp_path)
+    train(other, Pairs(), program_cross_entropy, settings(learning_rate=1e-3), settings="", seed=3, work=tmp_path)
     fresh = tiny_model()
-    train(fresh, Pairs(), program_cross_entropy, settings(learning_rate=1e-3), seed=3, work=tmp_path / "fresh")
+    train(fresh, Pairs(), program_cross_entropy, settings(learning_rate=1e-3), settings="", seed=3, work=tmp_path / "fresh")
     assert torch.equal(weights(other), weights(fresh))
 
 
 def test_accumulation_changes_nothing(tmp_path: Path) -> None:
     """1 x 8 and 4 x 2 sequences are one optimiser step, although their tokens differ in number."""
     whole, split = tiny_model(), tiny_model()
-    first = train(whole, Pairs(), program_cross_entropy, settings(steps=3), seed=1, work=tmp_path / "a")
-    second = train(split, Pairs(), program_cross_entropy, settings(steps=3, micro_batch_size=2), seed=1, work=tmp_path / "b")
+    first = train(whole, Pairs(), program_cross_entropy, settings(steps=3), settings="", seed=1, work=tmp_path / "a")
+    second = train(split, Pairs(), program_cross_entropy, settings(steps=3, micro_batch_size=2), settings="", seed=1, work=tmp_path / "b")
     torch.testing.assert_close(weights(whole), weights(split), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(weights(whole), weights(tiny_model()))
     assert [row["loss"] for row in first] == pytest.approx([row["loss"] for row in second], rel=1e-4)
@@ -105,8 +139,10 @@ def test_accumulation_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_batch_with_fewer_rows_than_parts_counts_each_row_once(tmp_path: Path) -> None:
     whole, split = tiny_model(), tiny_model()
-    one = train(whole, Pairs(3), program_cross_entropy, settings(steps=2), seed=1, work=tmp_path / "a")
-    two = train(split, Pairs(3), program_cross_entropy, settings(steps=2, micro_batch_size=1), seed=1, work=tmp_path / "b")  # 8 parts
+    one = train(whole, Pairs(3), program_cross_entropy, settings(steps=2), settings="", seed=1, work=tmp_path / "a")
+    two = train(
+        split, Pairs(3), program_cross_entropy, settings(steps=2, micro_batch_size=1), settings="", seed=1, work=tmp_path / "b"
+    )  # 8 parts
     torch.testing.assert_close(weights(whole), weights(split), rtol=1e-4, atol=1e-5)
     assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], rel=1e-4)
 
@@ -116,7 +152,7 @@ def test_metrics_are_means_over_the_logged_steps(tmp_path: Path) -> None:
         value, _ = program_cross_entropy(model, batch)
         return value, {"rows": torch.tensor(float(len(batch["prompt_ids"])))}
 
-    log = train(tiny_model(), Pairs(), loss, settings(micro_batch_size=2), seed=1, work=tmp_path)
+    log = train(tiny_model(), Pairs(), loss, settings(micro_batch_size=2), settings="", seed=1, work=tmp_path)
     assert [row["rows"] for row in log] == [8.0, 8.0, 8.0]
 
 
@@ -137,8 +173,8 @@ def test_plan_with_sizes_drops_an_incomplete_last_batch() -> None:
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="examples of this stage are empty"):
-        train(tiny_model(), Pairs(0), program_cross_entropy, settings(), seed=1, work=tmp_path)
+    with pytest.raises(DataError, match="examples of this stage are empty"):
+        train(tiny_model(), Pairs(0), program_cross_entropy, settings(), settings="", seed=1, work=tmp_path)
 
 
 def test_a_failed_stage_leaves_no_folder(tmp_path: Path) -> None:
@@ -158,24 +194,6 @@ def test_log_round_trip(tmp_path: Path) -> None:
     assert read_log(tmp_path) == rows
 
 
-def test_a_checkpoint_that_was_being_written_is_not_used(tmp_path: Path) -> None:
-    """Killed while it saves, a job goes on from the checkpoint before."""
-    config = settings(steps=12, checkpoint_every=5)
-    whole = tiny_model()
-    train(whole, Pairs(), program_cross_entropy, config, seed=3, work=tmp_path / "whole")
-    work = tmp_path / "work"
-    train(tiny_model(), Pairs(), program_cross_entropy, config, seed=3, work=work)
-    (last,) = work.glob("checkpoint-*")
-    assert last.name == "checkpoint-12"
-    last.rename(work / "checkpoint-5")  # any whole one will do
-    (work / "checkpoint-10").mkdir()
-    (work / "checkpoint-10/model.safetensors").write_bytes(b"half")
-    identity = (work / "identity").read_text()
-    assert training._usable_checkpoint(work, identity) == str(work / "checkpoint-5")
-    assert training._usable_checkpoint(work, "another") is None
-    assert not list(work.glob("checkpoint-*")), "of another training"
-
-
 # ------------------------------------------------------------------------------------------------ several processes
 
 # With 39 pairs one batch has one row, so that one of two processes has none there.
@@ -189,7 +207,7 @@ from test_training import PARALLEL_SETTINGS, Pairs, tiny_model, weights
 from coderl.training import first_process, from_first_process, program_cross_entropy, train, world_size
 logging.basicConfig(level=logging.INFO if first_process() else logging.ERROR)
 model = tiny_model()
-rows = train(model, Pairs(39), program_cross_entropy, PARALLEL_SETTINGS, seed=1, work=Path(sys.argv[1]))
+rows = train(model, Pairs(39), program_cross_entropy, PARALLEL_SETTINGS, settings="", seed=1, work=Path(sys.argv[1]))
 said = from_first_process(lambda: "first" if first_process() else "other")
 torch.save({"weights": weights(model), "rows": rows, "world": world_size(), "said": said}, f"{sys.argv[2]}.{int(not first_process())}")
 """
@@ -206,7 +224,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.startswith("+ torchrun --standalone --nproc-per-node 2 --no-python ")
     one = tiny_model()
-    rows = train(one, Pairs(39), program_cross_entropy, PARALLEL_SETTINGS, seed=1, work=tmp_path / "one")
+    rows = train(one, Pairs(39), program_cross_entropy, PARALLEL_SETTINGS, settings="", seed=1, work=tmp_path / "one")
     made = [torch.load(tmp_path / f"made.{rank}") for rank in (0, 1)]
     for each in made:
         assert each["world"] == 2
@@ -220,7 +238,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 def test_slurm_tasks_are_not_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SLURM_NTASKS", "SLURM_NPROCS", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.setenv(name, "4")
-    train(tiny_model(), Pairs(), program_cross_entropy, settings(steps=2), seed=1, work=tmp_path)
+    train(tiny_model(), Pairs(), program_cross_entropy, settings(steps=2), settings="", seed=1, work=tmp_path)
     assert training.world_size() == 1
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from coderl.config import RunTestsConfig, section_json
 from coderl.problems import Problem, read_problems
-from coderl.records import DataError, OutcomeRow, Sample, read_rows, read_samples, write_outcomes
+from coderl.records import DataError, OutcomeRow, Sample, check_suffix, read_rows, read_samples, write_outcomes
 from coderl.sandbox.journal import Journal
 from coderl.sandbox.judge import judge_many
 from coderl.sandbox.outcome import Job, Limits, Outcome
@@ -57,7 +57,8 @@ def judge_samples(
         journal: outcomes of an earlier try, and where new ones are kept.
 
     Raises:
-        DataError: a sample of an unknown problem, or not one sample could be judged (zero tests are never a result).
+        DataError: a sample of an unknown problem, or no problem has hidden tests (zero tests are never a result). No example tests
+            are no error: there are no rows then.
         InfrastructureError: the judge itself failed.
     """
     by_id = {problem.task_id: problem for problem in problems}
@@ -77,6 +78,8 @@ def judge_samples(
     if skipped:
         LOG.warning("%d of %d programs skipped: their problems have no %s tests", skipped, len(samples), suite)
     if not kept:
+        if suite == "example":  # problems may do without: their programs are then not filtered
+            return []
         raise DataError(f"no program was judged: there are {len(samples)} programs, and none of their problems has {suite} tests")
     LOG.info("%d programs, %d distinct", len(kept), len(jobs))
     judge_at = partial(_judge_at, config, journal)
@@ -186,6 +189,7 @@ def run_tests(
         _check_task_ids(table, problems, samples, programs)
     if not programs:
         raise DataError(f"{', '.join(map(str, samples))}: no programs in it; make it again with `coderl sample`")
+    check_suffix(output)
     # What a killed run had judged is beside the output, and this run goes on from there.
     with Journal(output.with_name(f".{output.name}.judged"), _fingerprint(config, problems, suite)) as journal:
         try:
