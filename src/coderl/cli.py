@@ -641,7 +641,8 @@ def start(
         os.environ["CODERL_DEBUG"] = "1"
     if context.invoked_subcommand in LOOKING:
         return
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    level = logging.WARNING if _is_further_process() else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
 
 
@@ -649,7 +650,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors in input or surroundings are one message on standard error and exit code 1, without a traceback."""
     words = sys.argv[1:] if arguments is None else arguments
     # Makes a log complete: the first line can be pasted and runs again. Help and verbs that only print go without it.
-    if len(words) > 1 and not {"-h", "--help", *LOOKING} & set(words):
+    if len(words) > 1 and not {"-h", "--help", *LOOKING} & set(words) and not _is_further_process():
         print("+ " + shlex.join(["coderl", *words]), file=sys.stderr, flush=True)
     try:
         app(args=words, prog_name="coderl")
@@ -658,6 +659,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _is_further_process() -> bool:
+    """Of the processes that torchrun starts for one training, the first one speaks."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def _is_expected(error: Exception) -> bool:

@@ -133,8 +133,29 @@ def code(stage):
     return [str(path) for path in code_files(stage, SOURCE)]
 
 
+# What a job asks for. A cluster's account and partitions are in its profile.
+
+
 def threads_for(stage):
-    return WORKFLOW.threads.get(stage, 1)
+    return WORKFLOW.threads.get(stage, gpus_for(stage))
+
+
+def gpus_for(stage):
+    return WORKFLOW.gpus.get(stage, 1)
+
+
+def devices_for(stage):
+    """Resources of a trained stage; launch.sh starts as many processes as this gives GPUs."""
+    nodes = WORKFLOW.nodes.get(stage, 1)
+    devices = {"gpu": gpus_for(stage), "nodes": nodes}
+    if nodes > 1:  # the Slurm plugin leaves it to the command to start its tasks: here one per node
+        devices |= {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0, "cpus_per_task": -(-threads_for(stage) // nodes)}
+    return devices
+
+
+def growing(name, amount):
+    """Resource function: `amount` of mem_mb or runtime, twice at the second attempt and so on, up to config.yaml's limit."""
+    return lambda wildcards, attempt: min(amount * attempt, getattr(WORKFLOW.limits, name))
 
 
 def held_out_problems(wildcards):

@@ -13,8 +13,8 @@ rule problems:
     threads: threads_for("problems")
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
     params:
         problems=problems_section,
         procedural=section("procedural"),
@@ -39,8 +39,8 @@ rule corpus:
     threads: threads_for("corpus")
     resources:
         gpu=0,
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing("mem_mb", 16000),
+        runtime=growing("runtime", 240),
     params:
         corpus=section("corpus"),
         procedural=section("procedural"),

@@ -15,16 +15,17 @@ rule pretrain:
         "results/{run}/benchmarks/pretrain/base.tsv"
     threads: threads_for("pretrain")
     resources:
-        gpu=1,
-        mem_mb=32000,
-        runtime=1440,
+        **devices_for("pretrain"),
+        mem_mb=growing("mem_mb", 32000),
+        runtime=growing("runtime", 1440),
     params:
         pretrain=section("pretrain"),
         seed=seed,
     message:
         "pretrain the base model of {wildcards.run} ({log})"
     shell:
-        "coderl pretrain --corpus {input.corpus} --problems {input.problems} --config {params.pretrain:q}"
+        "workflow/scripts/launch.sh {resources.gpu} {resources.nodes}"
+        " coderl pretrain --corpus {input.corpus} --problems {input.problems} --config {params.pretrain:q}"
         " --seed {params.seed} --output {output.model} --work work/{wildcards.run}/pretrain > {log} 2>&1"
 
 
@@ -41,9 +42,9 @@ rule warm_start:
         "results/{run}/benchmarks/warm_start/actor.tsv"
     threads: threads_for("warm_start")
     resources:
-        gpu=1,
-        mem_mb=32000,
-        runtime=1440,
+        **devices_for("warm_start"),
+        mem_mb=growing("mem_mb", 32000),
+        runtime=growing("runtime", 1440),
     params:
         warm_start=section("warm_start"),
         base_model=base_model("warm_start")[1],
@@ -51,7 +52,8 @@ rule warm_start:
     message:
         "warm start of {wildcards.run} ({log})"
     shell:
-        "coderl warm-start --base-model {params.base_model:q} --problems {input.problems} --config {params.warm_start:q}"
+        "workflow/scripts/launch.sh {resources.gpu} {resources.nodes}"
+        " coderl warm-start --base-model {params.base_model:q} --problems {input.problems} --config {params.warm_start:q}"
         " --seed {params.seed} --output {output.model} --work work/{wildcards.run}/warm_start > {log} 2>&1"
 
 
@@ -72,9 +74,9 @@ rule train_critic:
         "results/{run}/benchmarks/train_critic/{critic}.tsv"
     threads: threads_for("train_critic")
     resources:
-        gpu=1,
-        mem_mb=32000,
-        runtime=1440,
+        **devices_for("train_critic"),
+        mem_mb=growing("mem_mb", 32000),
+        runtime=growing("runtime", 1440),
     params:
         train_critic=section("train_critic"),
         base_model=base_model("train_critic")[1],
@@ -83,7 +85,8 @@ rule train_critic:
     message:
         "train the {wildcards.critic} of {wildcards.run} ({log})"
     shell:
-        "coderl train-critic --classes {params.classes} --base-model {params.base_model:q} --problems {input.problems}"
+        "workflow/scripts/launch.sh {resources.gpu} {resources.nodes}"
+        " coderl train-critic --classes {params.classes} --base-model {params.base_model:q} --problems {input.problems}"
         " --samples {input.samples} --outcomes {input.outcomes} --reference-outcomes {input.reference_outcomes}"
         " --config {params.train_critic:q} --seed {params.seed}"
         " --output {output.model} --work work/{wildcards.run}/train_critic/{wildcards.critic} > {log} 2>&1"
@@ -105,9 +108,9 @@ rule train_repair:
         "results/{run}/benchmarks/train_repair/repair.tsv"
     threads: threads_for("train_repair")
     resources:
-        gpu=1,
-        mem_mb=32000,
-        runtime=1440,
+        **devices_for("train_repair"),
+        mem_mb=growing("mem_mb", 32000),
+        runtime=growing("runtime", 1440),
     params:
         train_repair=section("train_repair"),
         base_model=base_model("train_repair")[1],
@@ -115,7 +118,8 @@ rule train_repair:
     message:
         "train the repair model of {wildcards.run} ({log})"
     shell:
-        "coderl train-repair --base-model {params.base_model:q} --problems {input.problems}"
+        "workflow/scripts/launch.sh {resources.gpu} {resources.nodes}"
+        " coderl train-repair --base-model {params.base_model:q} --problems {input.problems}"
         " --samples {input.samples} --outcomes {input.outcomes} --reference-outcomes {input.reference_outcomes}"
         " --config {params.train_repair:q} --seed {params.seed}"
         " --output {output.model} --work work/{wildcards.run}/train_repair > {log} 2>&1"
@@ -138,9 +142,9 @@ rule rl_finetune:
         "results/{run}/benchmarks/rl_finetune/{variant}.tsv"
     threads: threads_for("rl_finetune")
     resources:
-        gpu=1,
-        mem_mb=32000,
-        runtime=1440,
+        **devices_for("rl_finetune"),
+        mem_mb=growing("mem_mb", 32000),
+        runtime=growing("runtime", 1440),
     params:
         rl_finetune=rl_finetune_section,
         sample=rounds_only("--sample-config", sample_section("train")),
@@ -151,7 +155,8 @@ rule rl_finetune:
     message:
         "RL fine-tuning of {wildcards.run}: {wildcards.variant} ({log})"
     shell:
-        "coderl rl-finetune --variant {wildcards.variant} --actor {input.actor} --problems {input.problems}"
+        "workflow/scripts/launch.sh {resources.gpu} {resources.nodes}"
+        " coderl rl-finetune --variant {wildcards.variant} --actor {input.actor} --problems {input.problems}"
         " --samples {input.samples} --outcomes {input.outcomes} {params.values} {params.critic}"
         " --config {params.rl_finetune:q} {params.sample} {params.run_tests}"
         " --seed {params.seed} --output {output.model}"

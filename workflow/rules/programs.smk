@@ -17,8 +17,8 @@ rule sample:
     threads: threads_for("sample")
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing("mem_mb", 16000),
+        runtime=growing("runtime", 240),
     params:
         sample=sample_section("{set}", shards="n"),
         seed=seed,
@@ -44,8 +44,8 @@ rule run_tests:
     threads: lambda wildcards: run_config(wildcards.run).run_tests.workers
     resources:
         gpu=0,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing("mem_mb", 8000),
+        runtime=growing("runtime", 240),
     params:
         run_tests=section("run_tests"),
         samples=lambda wildcards, input: input.samples or wildcards.model,
@@ -71,8 +71,8 @@ rule score:
     threads: threads_for("score")
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing("mem_mb", 16000),
+        runtime=growing("runtime", 240),
     params:
         score=section("score"),
     message:
@@ -98,8 +98,8 @@ rule critical_sample:
     threads: threads_for("critical_sample")
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=480,
+        mem_mb=growing("mem_mb", 16000),
+        runtime=growing("runtime", 480),
     params:
         critical_sample=critical_sample_section,
         sample=sample_section(),

@@ -20,8 +20,8 @@ rule evaluate:
     threads: threads_for("evaluate")
     resources:
         gpu=0,
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing("mem_mb", 8000),
+        runtime=growing("runtime", 60),
     params:
         evaluate=section("evaluate"),
         critical_sample=section("critical_sample"),
@@ -54,8 +54,8 @@ rule collect:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
     params:
         evaluate=section_json(run_config(ACTIVE_RUNS[0]).evaluate),
     message:
@@ -83,8 +83,8 @@ rule report:
     threads: threads_for("report")
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
     params:
         report=section("report"),
         critical_sample=section("critical_sample"),
