@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -21,6 +22,7 @@ except ImportError as error:
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 SOURCE = Path("src")
+MANY = 1000  # files
 
 
 wildcard_constraints:
@@ -133,6 +135,35 @@ def code(stage):
     return [str(path) for path in code_files(stage, SOURCE)]
 
 
+def raw(*sources):
+    """The files of raw inputs that are here: an edit of one reruns what reads it. A hub id or "procedural" is no file.
+
+    A folder stands for its files, or, when it has many, for the hash that `dvc add` wrote beside it: looking at every file of a
+    corpus on each call would be slow.
+    """
+    found = []
+    for source in map(Path, sources):
+        tracked = source.with_name(f"{source.name}.dvc")
+        if source.is_file():
+            found.append(source.as_posix())
+        elif source.is_dir() and tracked.exists():
+            found.append(tracked.as_posix())
+        elif source.is_dir():
+            files = [path.as_posix() for path in islice(source.rglob("*"), MANY + 1) if path.is_file()]
+            if len(files) > MANY:
+                raise WorkflowError(
+                    f"{source} has more than {MANY} files; run `dvc add {source}`, so that one hash stands for them"
+                )
+            found += sorted(files)
+    return found
+
+
+def raw_problems(wildcards):
+    sets = run_config(wildcards.run).problems
+    source = chosen(wildcards.run, "problems", sets, wildcards.set).source
+    return raw(source) if source else []
+
+
 def threads_for(stage):
     return WORKFLOW.threads.get(stage, 1)
 
@@ -143,8 +174,14 @@ def held_out_problems(wildcards):
     return [f"results/{wildcards.run}/problems/{name}.parquet" for name, each in sets.items() if each.split != "train"]
 
 
+def seals(*folders):
+    """The hashes of model folders, which decide whether what reads the models is stale; of no folder, none."""
+    return [f"{folder}.sha256" for folder in folders if folder]
+
+
 def base_model(stage):
-    """(input function, params function) of the model that `stage` starts from: this run's own one, or one from elsewhere."""
+    """Input functions (folder, seal) and params function of the model that `stage` starts from: this run's own one, or one
+    from elsewhere, whose files are raw inputs."""
 
     def own(wildcards):
         if getattr(run_config(wildcards.run), stage).base_model is not None:
@@ -154,10 +191,13 @@ def base_model(stage):
     def folder(wildcards):
         return own(wildcards) or []
 
+    def seal(wildcards):
+        return seals(own(wildcards)) or raw(name(wildcards))
+
     def name(wildcards):
         return own(wildcards) or getattr(run_config(wildcards.run), stage).base_model
 
-    return folder, name
+    return folder, seal, name
 
 
 def shard_names(run, model, set):
@@ -205,6 +245,11 @@ def values_critic(wildcards):
     if variant.values != "critic" or variant.rounds == 1:
         return []
     return f"results/{wildcards.run}/models/critic"
+
+
+def critical_policy(wildcards):
+    """The policy that critical sampling draws from."""
+    return f"results/{wildcards.run}/models/policy/{run_config(wildcards.run).critical_sample.policy}"
 
 
 def judged_samples(wildcards):

@@ -5,7 +5,8 @@ rule evaluate:
     input:
         problems=lambda wildcards: f"results/{wildcards.run}/problems/{run_config(wildcards.run).evaluate.problem_set}.parquet",
         programs=evaluated_files,
-        critic="results/{run}/models/critic",
+        critic=ancient("results/{run}/models/critic"),
+        seal="results/{run}/models/critic.sha256",
         code=code("evaluate"),
     output:
         table=report("results/{run}/apps_eval.csv", caption="../report/apps_eval.rst", category="Results"),
@@ -69,7 +70,8 @@ rule report:
         differences="results/{run}/differences.csv",
         problems=lambda wildcards: f"results/{wildcards.run}/problems/{run_config(wildcards.run).evaluate.problem_set}.parquet",
         programs=evaluated_files,
-        models=lambda wildcards: list(trained_models(wildcards).values()),
+        models=ancient(lambda wildcards: list(trained_models(wildcards).values())),
+        seals=lambda wildcards: seals(*trained_models(wildcards).values()),
         corpus=corpus_statistics,
         code=code("report"),
     output:
