@@ -149,7 +149,7 @@ def raw(*sources):
         elif source.is_dir() and tracked.exists():
             found.append(tracked.as_posix())
         elif source.is_dir():
-            files = [path.as_posix() for path in islice(source.rglob("*"), MANY + 1) if path.is_file()]
+            files = list(islice((path.as_posix() for path in source.rglob("*") if path.is_file()), MANY + 1))
             if len(files) > MANY:
                 raise WorkflowError(
                     f"{source} has more than {MANY} files; run `dvc add {source}`, so that one hash stands for them"
