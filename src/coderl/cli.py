@@ -421,6 +421,7 @@ def evaluate(
     differences: Annotated[Path, typer.Option(help="CSV to write: paired differences.")],
     metrics: Annotated[Path, typer.Option(help="JSON to write: the table for DVC.")],
     per_problem: Annotated[Path, typer.Option(help="Parquet to write: every metric of every problem.")],
+    pass_at_k: Annotated[Path | None, typer.Option(help="CSV to write: pass@k by k and model, for plots.")] = None,
     critic_metrics: Annotated[Path | None, typer.Option(help="metrics.json of the outcome critic.")] = None,
     critical_sample_config: Annotated[str, typer.Option(help="Section `critical_sample`, where `programs` has `critical`.")] = "",
     config_hash: Annotated[str, typer.Option(help="Hash of the run's configuration, for the rows.")] = "",
@@ -447,6 +448,7 @@ def evaluate(
         differences=differences,
         metrics=metrics,
         per_problem=per_problem,
+        pass_at_k=pass_at_k,
     )
 
 

@@ -252,12 +252,22 @@ def model_folder(output: Path, work: Path | None = None) -> Iterator[Path]:
         yield temporary
         if output.exists():
             shutil.rmtree(output)
+        _readable(temporary)
         temporary.rename(output)
         _seal(output)
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _readable(folder: Path) -> None:
+    """The permissions that other files get: weights are written through a temporary file, which is its owner's alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
 
 
 def _seal(folder: Path) -> None:

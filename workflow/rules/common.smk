@@ -146,6 +146,8 @@ def raw(*sources):
         tracked = source.with_name(f"{source.name}.dvc")
         if source.is_file():
             found.append(source.as_posix())
+        elif tracked.exists() and not source.exists():
+            raise WorkflowError(f"{source} is not here, but {tracked} is; run `dvc pull {tracked}`")
         elif source.is_dir() and tracked.exists():
             found.append(tracked.as_posix())
         elif source.is_dir():

@@ -13,6 +13,7 @@ rule evaluate:
         differences=report("results/{run}/differences.csv", caption="../report/differences.rst", category="Results"),
         metrics="results/{run}/metrics.json",
         per_problem="results/{run}/per_problem.parquet",
+        pass_at_k="results/{run}/pass_at_k.csv",
     log:
         "logs/{run}/evaluate/evaluate.log",
     benchmark:
@@ -34,7 +35,8 @@ rule evaluate:
         "coderl evaluate --run {wildcards.run} --problems {input.problems} --programs {params.programs:q}"
         " --critic-metrics {input.critic}/metrics.json --critical-sample-config {params.critical_sample:q}"
         " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table}"
-        " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem} > {log} 2>&1"
+        " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem}"
+        " --pass-at-k {output.pass_at_k} > {log} 2>&1"
 
 
 rule collect:
