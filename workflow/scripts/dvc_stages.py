@@ -114,8 +114,11 @@ def run_files(run: str) -> list[Path]:
     return files
 
 
-def as_dvc(stage: Stage, made: set[str]) -> dict[str, Any]:
-    """The stage as in dvc.yaml. `made`: outputs of all stages; a missing input that nothing makes is an error of the rules."""
+def as_dvc(stage: Stage, made: set[str], active: list[str]) -> dict[str, Any]:
+    """The stage as in dvc.yaml. `made`: outputs of all stages; a missing input that nothing makes is an error of the rules.
+
+    The command names the runs, because a profile (`SNAKEMAKE_PROFILE=slurm dvc repro`) may choose others.
+    """
     deps = sorted({*stage.inputs, stage.rule_file, "workflow/rules/common.smk"})
     for path in deps:
         if path not in made and not Path(path).exists():
@@ -129,8 +132,9 @@ def as_dvc(stage: Stage, made: set[str]) -> dict[str, Any]:
     metrics: list[dict[str, Any]] = []
     for path in sorted(stage.outputs):
         (metrics if Path(path).name == "metrics.json" else outs).append({path: {"persist": True}})
+    runs = stage.run or ",".join(active)
     content = {
-        "cmd": f"{COMMAND} --allowed-rules {stage.rule} -- {' '.join(sorted(stage.targets))}",
+        "cmd": f"{COMMAND} --config 'runs=[{runs}]' --allowed-rules {stage.rule} -- {' '.join(sorted(stage.targets))}",
         "deps": deps,
         "params": params,
         "outs": outs,
@@ -166,7 +170,7 @@ def render(runs: list[str] | None = None) -> str:
     found = stages(jobs(runs))
     made = {path for stage in found.values() for path in stage.outputs}
     active = sorted({stage.run for stage in found.values() if stage.run})
-    mirrored = {name: as_dvc(stage, made) for name, stage in found.items()}
+    mirrored = {name: as_dvc(stage, made, runs or active) for name, stage in found.items()}
     content = {"stages": {**mirrored, "dvc_yaml": check_stage(active)}, "plots": plots(found.values())}
     return HEADER + str(yaml.safe_dump(content, sort_keys=False, width=10_000))
 
