@@ -6,6 +6,7 @@ A verb reads only the files named in its flags and writes only the outputs named
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -580,10 +581,21 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=words, prog_name="coderl")
     except Exception as error:
-        if os.environ.get("CODERL_DEBUG", "0") not in ("", "0") or not _is_expected(error):
+        full = _is_disk_full(error)
+        if os.environ.get("CODERL_DEBUG", "0") not in ("", "0") or not (full or _is_expected(error)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{FULL if full else ''}", file=sys.stderr)
         sys.exit(1)
+
+
+FULL = "\nThe disk, or your share of it, is full. Make room and run the same command again: finished outputs and checkpoints are kept."
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Weights are written by libraries that raise their own errors, with the system's words in them or (torch.save) without."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "file write failed"))
 
 
 def _is_expected(error: Exception) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,14 @@ def test_log_round_trip(tmp_path: Path) -> None:
     rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "share": 1.0}]
     write_log(tmp_path, rows)
     assert read_log(tmp_path) == rows
+
+
+def test_the_seal_of_a_model_names_its_content_and_not_its_hour(tmp_path: Path) -> None:
+    for weights in ("first", "second", "first"):
+        with model_folder(tmp_path / "model") as folder:
+            (folder / "weights").write_text(weights)
+            (folder / "weights").chmod(0o600)
+            (folder / "provenance.json").write_text(os.urandom(8).hex())
+        seal = (tmp_path / "model.sha256").read_text()
+        assert seal == f"{hashlib.sha256(weights.encode()).hexdigest()}  model/weights\n"
+        assert (tmp_path / "model/weights").stat().st_mode == (tmp_path / "model.sha256").stat().st_mode, "others may read it too"
