@@ -450,6 +450,8 @@ class WorkflowConfig(Section):
             if stage not in STAGES:
                 near = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0.0)[0]
                 raise ValueError(f"no stage '{stage}'; did you mean '{near}'?")
+            if stage == "run_tests":
+                raise ValueError("the threads of run_tests are its judging processes: set key 'run_tests.workers' in the run's file")
             if count < 1:
                 raise ValueError(f"{stage}: at least 1 thread")
         return value

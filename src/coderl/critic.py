@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from coderl.config import ScoreConfig, TrainCriticConfig
+from coderl.config import ScoreConfig, TrainCriticConfig, section_json
 from coderl.critic_metrics import Judgement, Metrics, critic_metrics
 from coderl.judged import JudgedProgram, distinct_programs, judged_references, judged_samples
 from coderl.models import OutcomeCritic, collate_pairs, default_device, load_tokenizer
@@ -399,7 +399,8 @@ def train_critic(
     if sum(count > 0 for count in counts.values()) < 2:
         logger.warning("all training programs are of one class: this critic can only learn to say so")
     examples = CriticExamples(training, classes, config.balance, tokenizer.pad_token_id, derived_seed(seed, "critic examples"))
-    log = train(critic, examples, critic_objective, config.training, seed=derived_seed(seed, "critic", classes), work=work)
+    settings, draws = section_json(config), derived_seed(seed, "critic", classes)
+    log = train(critic, examples, critic_objective, config.training, settings=settings, seed=draws, work=work)
     metrics = evaluate_critic(critic, tokenizer, validation, seed)
     metrics |= {f"n_training_{name}": count for name, count in counts.items()}
     for name, value in metrics.items():

@@ -53,7 +53,7 @@ def relative_returns(returns: Sequence[float], baseline: float | None, mode: str
             raise ValueError("greedy_relative returns need the return of a greedy program")
         return [value - baseline for value in returns]
     if mode == "leave_one_out":
-        if len(returns) < 2:
+        if len(set(returns)) < 2:  # alone, or all alike: exactly nothing, where floating point would leave dust
             return [0.0 for _ in returns]
         total = sum(returns)
         return [value - (total - value) / (len(returns) - 1) for value in returns]

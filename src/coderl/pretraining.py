@@ -5,6 +5,7 @@ Only code and comments are read here; problems are used for nothing but the voca
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import random
@@ -18,14 +19,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from coderl.config import ArchitectureConfig, PretrainConfig, PretrainPhase, TokenizerConfig
+from coderl.config import ArchitectureConfig, PretrainConfig, PretrainPhase, TokenizerConfig, section_json
 from coderl.models import collate_pairs, load_tokenizer
 from coderl.objectives import IGNORED
 from coderl.problems import read_problems
 from coderl.problems.prompts import build_prompt
 from coderl.records import DataError, read_rows
 from coderl.seeds import derived_seed
-from coderl.training import model_folder, program_cross_entropy, read_log, train, write_log
+from coderl.training import keep_own_work, model_folder, program_cross_entropy, read_log, train, write_log
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,9 @@ def mask_spans(
 ) -> tuple[list[int], list[int]]:
     """Masked span prediction (spec 1.3): (source, target) of one window.
 
-    Spans of 1 to `max_span` whole words (uniform) are replaced by one sentinel each, until `rate` of the tokens is masked;
-    spans never touch. The target is sentinel 0, span 0, sentinel 1, span 1, ...
+    Spans of 1 to `max_span` whole words (uniform) are replaced by one sentinel each; spans never touch. There are as many as mask
+    `rate` of the tokens on average over windows (a window too short for one span has one all the same). The target is
+    sentinel 0, span 0, sentinel 1, span 1, ...
 
     Args:
         tokens: ids of the window, no special tokens.
@@ -96,31 +98,28 @@ def mask_spans(
     """
     starts = [i for i in range(len(tokens)) if i == 0 or words[i] is None or words[i] != words[i - 1]]
     ends = [*starts[1:], len(tokens)]
-    budget = max(1, round(rate * len(tokens)))
+    # The number of spans first, then their lengths: filling up to a number of tokens would cut the last span short or overshoot.
+    wanted = rate * len(starts) / ((1 + max_span) / 2)
+    number = min(max(1, int(wanted) + (rng.random() < wanted % 1)), len(sentinels))
     masked = [False] * len(starts)
     order = list(range(len(starts)))
     rng.shuffle(order)
     spans: list[tuple[int, int]] = []
-    count = 0
-    for first in order:
-        if count >= budget or len(spans) == len(sentinels):
-            break
-        last = min(first + rng.randint(1, max_span), len(starts))
-        # a neighbour that is masked would melt two spans into one without a sentinel between them
-        if any(masked[max(0, first - 1) : min(len(starts), last + 1)]):
-            continue
-        while last > first + 1 and count + ends[last - 1] - starts[first] > budget + max_span:
-            last -= 1
-        for word in range(first, last):
-            masked[word] = True
-        spans.append((first, last))
-        count += ends[last - 1] - starts[first]
+    for _ in range(number):
+        length = min(rng.randint(1, max_span), len(starts))
+        for first in order:
+            last = first + length
+            # a neighbour that is masked would melt two spans into one without a sentinel between them
+            if last <= len(starts) and not any(masked[max(0, first - 1) : last + 1]):
+                masked[first:last] = [True] * length
+                spans.append((first, last))
+                break
     source: list[int] = []
     target: list[int] = []
     position = 0
-    for number, (first, last) in enumerate(sorted(spans)):
-        source += [*tokens[position : starts[first]], sentinels[number]]
-        target += [sentinels[number], *tokens[starts[first] : ends[last - 1]]]
+    for sentinel, (first, last) in zip(sentinels, sorted(spans), strict=False):
+        source += [*tokens[position : starts[first]], sentinel]
+        target += [sentinel, *tokens[starts[first] : ends[last - 1]]]
         position = ends[last - 1]
     return source + list(tokens[position:]), target
 
@@ -130,8 +129,8 @@ def split_at_pivot(
 ) -> tuple[list[int], list[int]]:
     """Next-token prediction (spec 1.4): (source, target) of one window, cut at a random pivot.
 
-    The pivot is uniform over ceil(low L) .. floor(high L). With probability `at_line_end` it moves to the nearest line end
-    inside these bounds, when there is one.
+    The pivot is uniform over ceil(low L) .. floor(high L). With probability `at_line_end` it is a random line end
+    inside these bounds instead, when there is one.
 
     Args:
         tokens: ids of the window, no special tokens, at least 2.
@@ -155,10 +154,11 @@ def split_at_pivot(
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of one file (or of several small ones, packed): token ids and the number of each token's word."""
+    """A stretch of one file (or of several small ones, packed): token ids, the number of each token's word, whether a file ends it."""
 
     tokens: list[int]
     words: list[int | None]
+    ends: bool = True
 
 
 def make_windows(texts: Sequence[str], tokenizer: Any, size: int, pack: bool) -> list[Window]:
@@ -177,7 +177,7 @@ def make_windows(texts: Sequence[str], tokenizer: Any, size: int, pack: bool) ->
             if len(piece) < 2:
                 continue
             if not pack:
-                windows.append(Window(piece, piece_words))
+                windows.append(Window(piece, piece_words, ends=start + size >= len(ids)))
                 continue
             if tokens and len(tokens) + 1 + len(piece) > size:
                 windows.append(Window(tokens, words))
@@ -233,8 +233,10 @@ class PretrainingExamples:
             )
         lengths, start, end = self.config.lengths, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         source = source[-(lengths.max_source_tokens - 2) :]  # the tokens beside the pivot matter most (spec 1.4)
-        target = target[: lengths.max_target_tokens - 2]
-        return [start, *source, end], [start, *target, end]
+        # Only what is whole has an end: else the model would learn to stop in the middle.
+        whole = len(target) <= lengths.max_target_tokens - 2 and (name == "msp" or window.ends)
+        target = [start, *target, end] if whole else [start, *target][: lengths.max_target_tokens]
+        return [start, *source, end], target
 
     def collate(self, items: list[tuple[str, int, int]]) -> dict[str, Tensor]:
         """One optimiser step: prompt_ids, prompt_mask [B, S], program_ids [B, T], normaliser = target tokens."""
@@ -306,6 +308,7 @@ def pretrain(*, config: PretrainConfig, corpus: Path, problems: Path | None, see
     model = new_model(config.architecture, tokenizer)
     logger.info("%.3f million parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     windows = _windows_per_objective(texts, tokenizer, config)
+    keep_own_work(work, _identity(config, texts, tokenizer, seed))
     rows: list[dict[str, float]] = []
     for number, phase in enumerate(config.phases):
         finished = work / f"phase{number}"
@@ -320,6 +323,7 @@ def pretrain(*, config: PretrainConfig, corpus: Path, problems: Path | None, see
             examples,
             program_cross_entropy,
             phase.training,
+            settings=section_json(config),
             seed=derived_seed(seed, "phase", number),
             work=work / f"phase{number}.partial",
         )
@@ -332,6 +336,14 @@ def pretrain(*, config: PretrainConfig, corpus: Path, problems: Path | None, see
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_log(folder, rows)
+
+
+def _identity(config: PretrainConfig, texts: list[str], tokenizer: Any, seed: int) -> str:
+    """What a finished phase must have been made from to be kept."""
+    digest = hashlib.sha256(f"{section_json(config)} {seed}".encode())
+    for text in [tokenizer.backend_tokenizer.to_str(), *texts]:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()
 
 
 def _windows_per_objective(texts: list[str], tokenizer: Any, config: PretrainConfig) -> dict[str, list[Window]]:

@@ -53,8 +53,8 @@ class Sample:
 class OutcomeRow:
     """What the sandbox found for one program on one suite of tests.
 
-    `cpu_limit` is the CPU time in seconds that each test had; `limit_changed_outcome` says of a program that a shorter limit had
-    cut whether the configured one, which this row holds then, gave another outcome (null: not judged twice).
+    `cpu_limit` is the CPU time in seconds that each test had; `limit_changed_outcome` says of a program that was cut by a limit
+    below the configured one whether the configured one gives another outcome (null: not judged twice).
     """
 
     task_id: str

@@ -18,7 +18,7 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
-from coderl.config import LengthsConfig, TrainRepairConfig
+from coderl.config import LengthsConfig, TrainRepairConfig, section_json
 from coderl.judged import JudgedProgram, distinct_programs, judged_references, judged_samples
 from coderl.models import collate_pairs, load_actor, load_tokenizer
 from coderl.objectives import IGNORED
@@ -178,7 +178,7 @@ def train_repair(
         draw_one=config.pairing == "random",
         seed=derived_seed(seed, "repair"),
     )
-    log = train(model, examples, program_cross_entropy, config.training, seed=seed, work=work)
+    log = train(model, examples, program_cross_entropy, config.training, settings=section_json(config), seed=seed, work=work)
     with model_folder(output, work) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from coderl.config import PolicyVariant, RlFinetuneConfig, RunTestsConfig, SampleSetConfig
+from coderl.config import PolicyVariant, RlFinetuneConfig, RunTestsConfig, SampleSetConfig, section_json
 from coderl.critic import read_values, score_samples
 from coderl.models import OutcomeCritic, collate_pairs, load_actor, load_tokenizer, program_logits
 from coderl.objectives import IGNORED, cross_entropy_sum, distance_values, policy_loss_sum, relative_returns
@@ -40,8 +40,6 @@ class Experience:
 
     prompt: list[int]
     program: list[int]
-    outcome: str
-    reward: float
     returns: float
     values: list[float]
 
@@ -54,7 +52,11 @@ def make_experience(
     token_values: Mapping[tuple[str, int], NDArray[np.float32]],
     encode: Callable[[Sample], tuple[list[int], list[int]]],
 ) -> list[Experience]:
-    """The programs that carry a gradient: a relative return of 0 contributes exactly nothing (spec 6.2) and is left out.
+    """The programs of the policy's half of a step.
+
+    A relative return of 0 contributes exactly nothing (spec 6.2), and such programs are left out where the loss is a mean over
+    programs (`program_mean`, ours). The paper's sum and the official code's mean keep them: there they count in the
+    denominator, and as many correct programs stand beside them.
 
     Args:
         variant: which returns, values and losses.
@@ -87,8 +89,8 @@ def make_experience(
             raise DataError(f"problem {task_id!r} has no greedy program for the baseline; set `greedy: true` in the sample section")
         else:
             relative = relative_returns(raw, baselines.get(task_id), variant.returns)
-        for sample, row, reward, value in zip(group, rows, raw, relative, strict=True):
-            if value == 0.0:
+        for sample, row, value in zip(group, rows, relative, strict=True):
+            if value == 0.0 and variant.token_reduction == "program_mean":
                 continue
             prompt, program = encode(sample)
             if variant.values == "none" or variant.losses == "ce_on_samples":
@@ -105,8 +107,19 @@ def make_experience(
                         "were they made with another tokenizer or max_target_tokens? Run `coderl score` again"
                     )
                 values = [float(v) for v in found[:, OUTCOMES.index(row.outcome)]]
-            experience.append(Experience(prompt, program, row.outcome, reward, value, values))
+            experience.append(Experience(prompt, program, value, values))
     return experience
+
+
+def statistics(rewards: dict[str, float], samples: list[Sample], outcomes: dict[tuple[str, int], OutcomeRow]) -> dict[str, float]:
+    """mean_return and share_<outcome> over all judged samples of a round, those without a gradient too (without the greedy ones)."""
+    found: list[str] = [outcomes[key].outcome for s in samples if s.kind != "greedy" and (key := (s.task_id, s.sample_id)) in outcomes]
+    if not found:
+        return {}
+    shares = {name: found.count(name) / len(found) for name in OUTCOMES}
+    return {"mean_return": sum(rewards[name] * share for name, share in shares.items())} | {
+        f"share_{name}": share for name, share in shares.items()
+    }
 
 
 class PolicyExamples:
@@ -141,10 +154,10 @@ class PolicyExamples:
     def collate(self, items: list[tuple[int, int]]) -> dict[str, Tensor]:
         """One step of both kinds of rows.
 
-        prompt_ids, prompt_mask [B, S]; program_ids, values [B, T]; from_policy, returns, rewards, token_scale [B];
-        outcomes [B] (-1 for cross entropy); normaliser_ce = tokens, normaliser_rl = programs or tokens of the step.
+        prompt_ids, prompt_mask [B, S]; program_ids, values [B, T]; from_policy, returns, token_scale [B];
+        normaliser_ce = tokens, normaliser_rl = programs or tokens of the step.
         """
-        rows = [self.experience[j] if i < 0 else Experience(self.pairs[i][0], self.pairs[i][1][j], "", 0.0, 0.0, []) for i, j in items]
+        rows = [self.experience[j] if i < 0 else Experience(self.pairs[i][0], self.pairs[i][1][j], 0.0, []) for i, j in items]
         batch = collate_pairs([row.prompt for row in rows], [row.program for row in rows], self.pad)
         values = torch.zeros(batch["program_ids"].shape)
         for k, row in enumerate(rows):
@@ -157,8 +170,6 @@ class PolicyExamples:
             "values": values,
             "from_policy": from_policy,
             "returns": torch.tensor([row.returns for row in rows]),
-            "rewards": torch.tensor([row.reward for row in rows]),
-            "outcomes": torch.tensor([OUTCOMES.index(row.outcome) if row.outcome else -1 for row in rows]),
             "token_scale": 1 / lengths if per_program else torch.ones(len(rows)),
             "normaliser_ce": lengths[~from_policy].sum().clamp(min=1),
             "normaliser_rl": (lengths[from_policy].sum() if in_tokens else from_policy.sum()).clamp(min=1),
@@ -171,8 +182,8 @@ class PolicyExamples:
 def policy_objective(variant: PolicyVariant) -> Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
     """L_ce + rl_weight * L_rl of one micro-batch of PolicyExamples, and the metrics of its samples.
 
-    Logged, as means over the sampled programs of the steps: loss_ce, loss_rl, mean_return, mean_relative_return, mean_value
-    (the critic's weight per token) and the share of each outcome.
+    Logged, as means over the sampled programs of the steps: loss_ce, loss_rl, mean_relative_return and mean_value (the critic's
+    weight per token).
     """
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -193,12 +204,9 @@ def policy_objective(variant: PolicyVariant) -> Callable[[nn.Module, dict[str, T
         metrics = {
             "loss_ce": ce,
             "loss_rl": rl,
-            "mean_return": batch["rewards"].sum() / programs,
             "mean_relative_return": batch["returns"].sum() / programs,
             "mean_value": batch["values"].sum() / batch["normaliser_policy_tokens"],
         }
-        for index, name in enumerate(OUTCOMES):
-            metrics[f"share_{name}"] = (batch["outcomes"] == index).sum() / programs
         return ce + variant.rl_weight * rl, metrics
 
     return loss
@@ -307,10 +315,19 @@ def rl_finetune(
         ]
         rewards = {str(name): value for name, value in config.rewards.items()}
         experience = make_experience(chosen, rewards, drawn, judged, found, encode)
-        logger.info("round %d: %d programs with a gradient, %d problems with correct programs", number, len(experience), len(pairs))
+        logger.info("round %d: %d programs, %d problems with correct programs", number, len(experience), len(pairs))
         examples = PolicyExamples(chosen, experience, pairs, tokenizer.pad_token_id, derived_seed(seed, "round", number))
-        rows = train(model, examples, policy_objective(chosen), chosen.training, seed=derived_seed(seed, "rl", number), work=folder)
-        log += [{**row, "round": float(number)} for row in rows]
+        rows = train(
+            model,
+            examples,
+            policy_objective(chosen),
+            chosen.training,
+            settings=section_json(config.model_copy(update={"variants": {variant: chosen}})),
+            seed=derived_seed(seed, "rl", number),
+            work=folder,
+        )
+        seen = statistics(rewards, drawn, judged)
+        log += [{**row, **seen, "round": float(number)} for row in rows]
     with model_folder(output, work) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from coderl.config import TrainingConfig, section_json
 from coderl.models import program_logits
@@ -34,6 +33,10 @@ from coderl.records import atomic_path
 from coderl.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
+
+_WHOLE = "whole"
+"""File in a checkpoint of which nothing is missing."""
+_STEPS_IN_IDENTITY = 16
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 """(model, micro-batch) -> (its share of the step's loss, its shares of the step's metrics); shares sum to the whole."""
@@ -158,12 +161,23 @@ class _PlainLines(TrainerCallback):
             logger.info("step %d/%d  %s", state.global_step, state.max_steps, shown)
 
 
-def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConfig, *, seed: int, work: Path) -> list[dict[str, float]]:
+def train(
+    model: nn.Module, examples: Examples, loss: Loss, config: TrainingConfig, *, settings: str, seed: int, work: Path
+) -> list[dict[str, float]]:
     """Train `model` in place; returns the rows of its log (step, loss, learning_rate, grad_norm and the loss's metrics).
 
     Checkpoints every `config.checkpoint_every` steps in `work`; called again with the same arguments after a kill, it goes
-    on from the last one and ends with the same weights as an uninterrupted run. A checkpoint of another configuration,
-    seed, first model or data is deleted, not used. The caller removes `work` when the model is saved.
+    on from the last whole one and ends with the same weights as an uninterrupted run. A checkpoint of other settings, seed,
+    first model or data is deleted, not used. The caller removes `work` when the model is saved.
+
+    Args:
+        model: on any device.
+        examples: what it learns from.
+        loss: of a micro-batch.
+        config: steps, batches, optimiser.
+        settings: whatever else decides the loss, as text: the stage's whole section. Part of a checkpoint's identity.
+        seed: of order and dropout.
+        work: folder for checkpoints.
 
     Raises:
         ValueError: no examples.
@@ -174,7 +188,7 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
     if config.batch_size is not None and config.micro_batch_size is not None:
         accumulation = max(1, math.ceil(config.batch_size / (config.micro_batch_size * world)))
     batches = _StepBatches(examples, config, world * accumulation, seed)
-    _discard_foreign_checkpoints(work, _identity(model, batches, config, seed, world))
+    keep_own_work(work, _identity(model, batches, config, settings, seed, world))
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
@@ -195,7 +209,7 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
         logging_steps=config.log_every,
         save_strategy="steps",
         save_steps=config.checkpoint_every,
-        save_total_limit=1,
+        save_total_limit=2,  # the one before stays until the new one is whole
         report_to=[],
         remove_unused_columns=False,
         dataloader_num_workers=0,
@@ -203,28 +217,54 @@ def train(model: nn.Module, examples: Examples, loss: Loss, config: TrainingConf
         seed=derived_seed(seed, "training") % 2**32,
     )
     trainer = _Trainer(
-        model=model, args=arguments, train_dataset=batches, data_collator=lambda parts: parts[0], loss=loss, callbacks=[_PlainLines()]
+        model=model,
+        args=arguments,
+        train_dataset=batches,
+        data_collator=lambda parts: parts[0],
+        loss=loss,
+        callbacks=[_PlainLines(), _MarkWhole()],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = get_last_checkpoint(str(work)) if work.exists() else None
+    checkpoint = _last_whole_checkpoint(work)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     keys_out = ("epoch", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
     return [{key: value for key, value in row.items() if key not in keys_out} for row in trainer.state.log_history if "loss" in row]
 
 
-def _identity(model: nn.Module, batches: _StepBatches, config: TrainingConfig, seed: int, world: int) -> str:
-    """What a checkpoint must have been made from to be continued: configuration, seed, first weights and data."""
-    digest = hashlib.sha256(f"{section_json(config)} {seed} {world}".encode())
+class _MarkWhole(TrainerCallback):
+    """Marks a checkpoint when all of it is written: a process killed while it writes leaves one that must not be used."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
+
+
+def _last_whole_checkpoint(work: Path) -> Path | None:
+    found = {int(path.parent.name.rpartition("-")[2]): path.parent for path in work.glob(f"checkpoint-*/{_WHOLE}")}
+    return found[max(found)] if found else None
+
+
+def _identity(model: nn.Module, batches: _StepBatches, config: TrainingConfig, settings: str, seed: int, world: int) -> str:
+    """What a checkpoint must have been made from to be continued: settings, seed, first weights and data.
+
+    Of the data: the length of every example, and all that the first steps learn from.
+    """
+    digest = hashlib.sha256(f"{section_json(config)} {settings} {seed} {world}".encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().float().cpu().numpy().tobytes())
     digest.update(repr([batches.examples.length(item) for item in batches.items]).encode())
+    for chosen in batches.batches[:_STEPS_IN_IDENTITY]:
+        for key, value in sorted(batches.examples.collate([batches.items[i] for i in chosen]).items()):
+            digest.update(f"{key} {tuple(value.shape)}".encode() + value.numpy().tobytes())
     return digest.hexdigest()
 
 
-def _discard_foreign_checkpoints(work: Path, identity: str) -> None:
-    """Keep the checkpoints in `work` only if they have this identity."""
+def keep_own_work(work: Path, identity: str) -> None:
+    """Make `work`, and empty it first if what is in it was made from something else than `identity` says."""
     mark = work / "identity"
     if work.exists() and (not mark.exists() or mark.read_text() != identity):
         shutil.rmtree(work)

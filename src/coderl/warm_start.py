@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from coderl.config import LengthsConfig, PromptConfig, WarmStartConfig
+from coderl.config import LengthsConfig, PromptConfig, WarmStartConfig, section_json
 from coderl.models import collate_pairs, load_actor, load_tokenizer
 from coderl.objectives import IGNORED
 from coderl.problems import Problem, read_problems
@@ -76,7 +76,7 @@ def warm_start(*, config: WarmStartConfig, problems: Path, base_model: str, seed
     tokenizer, model = load_tokenizer(base_model), load_actor(base_model)
     per_solution = config.sampling == "per_solution"
     examples = SolutionExamples(pairs, tokenizer, config.prompt, config.lengths, per_solution=per_solution, seed=seed)
-    log = train(model, examples, program_cross_entropy, config.training, seed=seed, work=work)
+    log = train(model, examples, program_cross_entropy, config.training, settings=section_json(config), seed=seed, work=work)
     with model_folder(output, work) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from coderl import pretraining
 from coderl.config import ArchitectureConfig, LengthsConfig, PretrainConfig, PretrainPhase, TokenizerConfig, TrainingConfig
-from coderl.pretraining import make_windows, mask_spans, pretrain, split_at_pivot, train_tokenizer
+from coderl.pretraining import PretrainingExamples, make_windows, mask_spans, pretrain, split_at_pivot, train_tokenizer
 from coderl.records import DataError
+from coderl.training import train
 
 SENTINELS = list(range(1000, 1100))
 CODE = ["def add(a, b):\n    return a + b\n", "for i in range(10):\n    print(i * 27)\n", "x = input()\nprint(x[::-1])\n"] * 20
@@ -53,13 +56,15 @@ def test_spans_go_back_to_their_places(seed: int, length: int) -> None:
         assert not (left in SENTINELS and right in SENTINELS), "two spans touch"
 
 
-def test_share_and_length_of_spans() -> None:
-    """15 % of the tokens, spans uniform on 1..5 words: mean 3, at most 5 (one token is one word here)."""
+@pytest.mark.parametrize("size", [400, 80, 40])
+def test_share_and_length_of_spans(size: int) -> None:
+    """15 % of the tokens, spans uniform on 1..5 words: mean 3, at most 5, in long windows and in short ones; words of two tokens."""
     rng = random.Random(1)
     masked, lengths = 0, []
-    for _ in range(300):
-        tokens = list(range(5, 405))
-        _, target = mask_spans(tokens, list(range(400)), SENTINELS, rate=0.15, max_span=5, rng=rng)
+    repeats = 120_000 // size
+    for _ in range(repeats):
+        tokens = list(range(5, 5 + size))
+        _, target = mask_spans(tokens, [i // 2 for i in range(size)], SENTINELS, rate=0.15, max_span=5, rng=rng)
         length = 0
         for token in [*target, SENTINELS[0]]:
             if token in SENTINELS:
@@ -68,9 +73,11 @@ def test_share_and_length_of_spans() -> None:
             else:
                 length += 1
                 masked += 1
-    assert masked / (300 * 400) == pytest.approx(0.15, abs=0.01)
-    assert sum(lengths) / len(lengths) == pytest.approx(3.0, abs=0.1)
-    assert max(lengths) == 5
+    # The shortest windows hold one span at least, of 6 tokens on average: exactly 15 %.
+    assert masked / (repeats * size) == pytest.approx(0.15, abs=0.005)
+    assert sum(lengths) / len(lengths) / 2 == pytest.approx(3.0, abs=0.1)
+    assert max(lengths) == 10
+    assert min(lengths) == 2
 
 
 def test_whole_words_are_masked() -> None:
@@ -160,6 +167,52 @@ def test_stage_learns_and_opens_with_plain_transformers(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     assert (again / "tokenizer.json").read_bytes() == (tmp_path / "base" / "tokenizer.json").read_bytes()
     assert len(tokenizer) <= model.config.vocab_size <= 320
+
+
+def test_a_finished_phase_of_another_run_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = tmp_path / "corpus.parquet"
+    pq.write_table(pa.table({"text": CODE}), corpus)
+    arguments: dict[str, Any] = {"config": config(), "corpus": corpus, "problems": None}
+    pretrain(**arguments, seed=2, output=tmp_path / "other", work=tmp_path / "elsewhere")
+    pretrain(**arguments, seed=1, output=tmp_path / "first", work=tmp_path / "elsewhere")
+
+    class Killed(Exception):
+        pass
+
+    def second_phase_dies(*given: Any, settings: str, seed: int, work: Path) -> Any:
+        if work.name.startswith("phase1"):
+            raise Killed
+        return train(*given, settings=settings, seed=seed, work=work)
+
+    def killed(seed: int) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(pretraining, "train", second_phase_dies)
+            with pytest.raises(Killed):
+                pretrain(**arguments, seed=seed, output=tmp_path / "resumed", work=tmp_path / "work")
+
+    def weights(folder: str) -> torch.Tensor:
+        model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / folder)
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    killed(seed=2)
+    assert (tmp_path / "work" / "phase0").exists()
+    pretrain(**arguments, seed=1, output=tmp_path / "resumed", work=tmp_path / "work")
+    assert torch.equal(weights("resumed"), weights("first"))
+    killed(seed=2)
+    pretrain(**arguments, seed=2, output=tmp_path / "resumed", work=tmp_path / "work")
+    assert torch.equal(weights("resumed"), weights("other"))
+
+
+def test_only_what_is_whole_has_an_end() -> None:
+    tokenizer = train_tokenizer(iter(CODE), TokenizerConfig(vocabulary_size=320, min_frequency=2, sentinels=10))
+    long = CODE[0] * 20
+    windows = make_windows([long, CODE[0]], tokenizer, 100, False)
+    assert [window.ends for window in windows[-2:]] == [True, True]
+    assert not any(window.ends for window in windows[:-2])
+    examples = PretrainingExamples({"ntp": windows}, tokenizer, config().phases[1], config(), 1)
+    for index, window in enumerate(windows):
+        _, target = examples.pair(("ntp", index, 7))
+        assert (target[-1] == tokenizer.eos_token_id) == (window.ends and len(target) < 64)
 
 
 def test_an_empty_corpus_is_an_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum, token_log_probabilities
 from coderl.problems import Problem
 from coderl.records import DataError, OutcomeRow, Sample
-from coderl.rl import Experience, PolicyExamples, correct_programs, make_experience, policy_objective
+from coderl.rl import Experience, PolicyExamples, correct_programs, make_experience, policy_objective, statistics
 from coderl.training import train
 
 REWARDS = {"compile_error": -1.0, "runtime_error": -0.6, "failed_test": -0.3, "passed_test": 1.0}
@@ -45,8 +45,26 @@ def encode(sample: Sample) -> tuple[list[int], list[int]]:
 def test_only_programs_unlike_the_greedy_one_carry_a_gradient() -> None:
     samples, rows = group("a", ["passed_test", "failed_test", "compile_error"], "failed_test")
     found = make_experience(variant(), REWARDS, samples, rows, {}, encode)
-    assert [(e.outcome, e.returns) for e in found] == [("passed_test", 1.3), ("compile_error", pytest.approx(-0.7))]
-    assert [e.reward for e in found] == [1.0, -1.0]
+    assert [(e.program[1], e.returns) for e in found] == [(6, 1.3), (8, pytest.approx(-0.7))]
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_as_published_programs_like_the_greedy_one_stay_in_the_denominator(reduction: str) -> None:
+    samples, rows = group("a", ["passed_test", "failed_test", "failed_test"], "failed_test")
+    found = make_experience(variant(token_reduction=reduction), REWARDS, samples, rows, {}, encode)
+    assert [e.returns for e in found] == [1.3, 0.0, 0.0]
+
+
+def test_statistics_are_of_all_samples() -> None:
+    samples, rows = group("a", ["passed_test", "failed_test", "failed_test", "compile_error"], "failed_test")
+    assert statistics(REWARDS, samples, rows) == {
+        "mean_return": pytest.approx((1 - 0.3 - 0.3 - 1) / 4),
+        "share_compile_error": 0.25,
+        "share_runtime_error": 0.0,
+        "share_failed_test": 0.5,
+        "share_passed_test": 0.25,
+    }
+    assert statistics(REWARDS, samples, {}) == {}
 
 
 def test_greedy_returns_need_a_greedy_program() -> None:
@@ -87,8 +105,8 @@ def test_correct_programs_are_references_or_own_passing_samples() -> None:
 
 def examples(chosen: PolicyVariant) -> PolicyExamples:
     experience = [
-        Experience([1, 5, 2], [1, 6, 7, 2], "passed_test", 1.0, 1.3, [0.5, 0.6, 0.7, 0.8]),
-        Experience([1, 5, 9, 2], [1, 8, 2], "failed_test", -0.3, -1.3, [0.2, 0.3, 0.4]),
+        Experience([1, 5, 2], [1, 6, 7, 2], 1.3, [0.5, 0.6, 0.7, 0.8]),
+        Experience([1, 5, 9, 2], [1, 8, 2], -1.3, [0.2, 0.3, 0.4]),
     ]
     return PolicyExamples(chosen, experience, [([1, 5, 2], [[1, 10, 11, 12, 2], [1, 10, 2]])], 0, 1)
 
@@ -117,8 +135,7 @@ def test_step_is_the_closed_form_however_it_is_split(reduction: str) -> None:
     }[reduction]
     ce = -log_p[2].sum() / 5
     assert loss.item() == pytest.approx((ce + 0.7 * rl).item(), rel=1e-5)
-    assert metrics["mean_return"].item() == pytest.approx(0.35)
-    assert metrics["share_passed_test"].item() == metrics["share_failed_test"].item() == 0.5
+    assert metrics["mean_relative_return"].item() == pytest.approx(0.0)
     assert metrics["mean_value"].item() == pytest.approx((2.6 + 0.9) / 7)
     parts = [{k: v if k.startswith("normaliser") else v[i : i + 1] for k, v in batch.items()} for i in range(3)]
     assert sum(policy_objective(chosen)(model, part)[0].item() for part in parts) == pytest.approx(loss.item(), rel=1e-5)
@@ -135,8 +152,8 @@ def test_training_raises_what_passed_and_lowers_what_failed(tmp_path: Any) -> No
         return [-cross_entropy_sum(logits[i : i + 1], batch["program_ids"][i : i + 1]).item() for i in range(2)]
 
     before = log_p()
-    log = train(model, source, policy_objective(chosen), chosen.training, seed=1, work=tmp_path)
+    log = train(model, source, policy_objective(chosen), chosen.training, settings="", seed=1, work=tmp_path)
     after = log_p()
     assert after[0] > before[0]
     assert after[0] - after[1] > before[0] - before[1]
-    assert {"loss_rl", "loss_ce", "mean_return", "mean_value", "share_passed_test", "grad_norm"} <= set(log[-1])
+    assert {"loss_rl", "loss_ce", "mean_relative_return", "mean_value", "grad_norm"} <= set(log[-1])

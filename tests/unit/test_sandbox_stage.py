@@ -129,6 +129,14 @@ def test_nothing_judged_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl: no programs"):
         run_tests(config=CONFIG, problems=problems, samples=[tmp_path / "none.jsonl"], suite="hidden", output=output)
     assert not output.exists()
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_no_example_tests_at_all_are_no_error(tmp_path: Path) -> None:
+    problems, output = tmp_path / "problems.jsonl", tmp_path / "out.jsonl.gz"
+    write_problems(problems, [problem("a", example_tests=None)])
+    run_tests(config=CONFIG, problems=problems, samples="empty", suite="example", output=output)
+    assert read_outcomes(output) == {}
 
 
 def test_unknown_task(files: tuple[Path, Path, Path]) -> None:

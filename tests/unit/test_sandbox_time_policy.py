@@ -1,4 +1,4 @@
-"""Time policy: who gets which limit, what is checked with the full one, and that the checked outcome is the one that stands."""
+"""Time policy: who gets which limit, what is checked with the full one, and that an outcome depends on its program alone."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_a_slow_reference_gives_its_problem_more_time() -> None:
     judge = Clock()
     table = {"quick": problem("quick", solutions=["0.001"]), "slow": problem("slow", solutions=["0.001", "0.15"])}
     found = judge_adaptively(jobs(("quick", "99"), ("slow", "1.4"), ("slow", "99")), table, CONFIG, judge)
-    limits = {key: judged.cpu_limit for key, judged in found.items()}
-    # 10 times 0.15 s is 1.5 s, rounded up to 2; the first cut program in order is checked with 4.
-    assert limits == {("quick", "99"): 4, ("slow", "1.4"): 2, ("slow", "99"): 2}
+    # 10 times 0.15 s is 1.5 s, rounded up to 2.
+    assert {key: judged.cpu_limit for key, judged in found.items()} == {("quick", "99"): 0.5, ("slow", "1.4"): 2, ("slow", "99"): 2}
     assert found["slow", "1.4"].outcome.outcome == "passed_test"
-    assert [found[key].changed for key in found] == [False, None, None]
+    assert sorted(str(judged.changed) for judged in found.values()) == ["False", "None", "None"]
+    assert sum(limit == 4 and program == "99" for program, limit in judge.asked) == 1
 
 
 def test_without_a_passing_reference_the_limit_is_the_configured_one() -> None:
@@ -74,39 +74,40 @@ def test_without_a_passing_reference_the_limit_is_the_configured_one() -> None:
     assert [(judged.outcome.outcome, judged.cpu_limit, judged.changed) for judged in found.values()] == [("passed_test", 4, None)] * 2
 
 
-def test_an_outcome_that_more_time_changes_is_replaced_for_the_whole_problem() -> None:
-    judge = Clock()
-    table = {"a": problem("a", solutions=["0.001"]), "b": problem("b", solutions=["0.001"])}
-    found = judge_adaptively(jobs(("a", "3"), ("a", "2"), ("a", "9"), ("b", "3")), table, CONFIG, judge)
-    assert [(judged.outcome.outcome, judged.cpu_limit, judged.changed) for judged in found.values()] == [
-        ("passed_test", 4, True),
-        ("passed_test", 4, True),
-        ("runtime_error", 4, False),
-        ("runtime_error", 0.5, None),  # one check was allowed, and it was spent on the other problem
-    ]
+def test_a_check_says_what_more_time_would_change_and_changes_nothing() -> None:
+    table = {"a": problem("a", solutions=["0.001"])}
+    programs = jobs(("a", "3"), ("a", "2"), ("a", "9"))
+    found = judge_adaptively(programs, table, CONFIG.model_copy(update={"exact_checks": 3}), Clock())
+    assert {judged.outcome.outcome for judged in found.values()} == {"runtime_error"}
+    assert {key[1]: judged.changed for key, judged in found.items()} == {"3": True, "2": True, "9": False}
+    # However the programs are cut into jobs, the outcomes are the same.
+    for key, job in programs.items():
+        alone = judge_adaptively({key: job}, table, CONFIG, Clock())
+        assert alone[key].outcome == found[key].outcome
 
 
 def test_checks_are_spread_over_problems() -> None:
-    judge = Clock()
     table = {name: problem(name, solutions=["0.001"]) for name in "abc"}
     programs = [(name, str(90 + number)) for name in "abc" for number in range(3)]
-    found = judge_adaptively(jobs(*programs), table, CONFIG.model_copy(update={"exact_checks": 4}), judge)
-    assert [key for key, judged in found.items() if judged.changed is not None] == [("a", "90"), ("a", "91"), ("b", "90"), ("c", "90")]
+    found = judge_adaptively(jobs(*programs), table, CONFIG.model_copy(update={"exact_checks": 4}), Clock())
+    checked = [key[0] for key, judged in found.items() if judged.changed is not None]
+    assert len(checked) == 4
+    assert set(checked) == set("abc")
 
 
 def test_with_real_programs() -> None:
-    config = RunTestsConfig(cpu_seconds=1.5, short_cpu_seconds=0.2, exact_checks=1)
+    config = RunTestsConfig(cpu_seconds=1.5, short_cpu_seconds=0.2, exact_checks=2)
     busy = "import time\nwhile time.process_time() < 0.8: pass\n" + RIGHT
     samples = [Sample("a", 0, RIGHT), Sample("a", 1, busy), Sample("a", 2, "while True: pass"), Sample("b", 0, busy)]
     table = [problem("a"), problem("b", solutions=[])]
     rows = judge_samples(table, samples, config, "hidden")
     assert [(row.outcome, row.cpu_limit, row.limit_changed_outcome) for row in rows] == [
         ("passed_test", 0.2, None),
-        ("passed_test", 1.5, True),
-        ("runtime_error", 1.5, False),
+        ("runtime_error", 0.2, True),
+        ("runtime_error", 0.2, False),
         ("passed_test", 1.5, None),
     ]
     exact = judge_samples(table, samples, config.model_copy(update={"time_policy": "exact"}), "hidden")
-    assert [row.outcome for row in exact] == [row.outcome for row in rows]
+    assert [row.outcome for row in exact] == ["passed_test", "passed_test", "runtime_error", "passed_test"]
     # What steers generation does not look at the references.
     assert {row.cpu_limit for row in judge_samples(table, samples, config, "example")} == {1.5}

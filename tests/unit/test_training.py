@@ -62,7 +62,7 @@ def settings(**changes: Any) -> TrainingConfig:
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: dict[str, Any]) -> None:
     config = settings(**size)
     straight = tiny_model(dropout=0.1)
-    log = train(straight, Pairs(), program_cross_entropy, config, seed=3, work=tmp_path / "straight")
+    log = train(straight, Pairs(), program_cross_entropy, config, settings="", seed=3, work=tmp_path / "straight")
 
     class Killed(Exception):
         pass
@@ -75,28 +75,61 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(training, "_PlainLines", KillAtSeven)
         with pytest.raises(Killed):
-            train(tiny_model(dropout=0.1), Pairs(), program_cross_entropy, config, seed=3, work=tmp_path / "killed")
+            train(tiny_model(dropout=0.1), Pairs(), program_cross_entropy, config, settings="", seed=3, work=tmp_path / "killed")
     resumed = tiny_model(dropout=0.1)
-    resumed_log = train(resumed, Pairs(), program_cross_entropy, config, seed=3, work=tmp_path / "killed")
+    resumed_log = train(resumed, Pairs(), program_cross_entropy, config, settings="", seed=3, work=tmp_path / "killed")
     assert torch.equal(weights(straight), weights(resumed))
     assert log[-1]["loss"] == pytest.approx(resumed_log[-1]["loss"])
     assert [row["step"] for row in log] == [4, 8, 12]
 
 
+@pytest.mark.parametrize("change", ["settings", "data"])
+def test_a_checkpoint_of_other_settings_or_data_is_not_used(tmp_path: Path, change: str) -> None:
+    def run(work: Path, changed: bool) -> Tensor:
+        model, pairs = tiny_model(), Pairs()
+        if changed and change == "data":
+            for _, program in pairs.data:
+                program[0] += 1  # the same lengths
+        text = "negative_returns: bounded" if changed and change == "settings" else ""
+        train(model, pairs, program_cross_entropy, settings(steps=7), settings=text, seed=3, work=work)
+        return weights(model)
+
+    run(tmp_path / "shared", False)
+    kept = (tmp_path / "shared" / "identity").read_text()
+    after = run(tmp_path / "shared", True)
+    assert (tmp_path / "shared" / "identity").read_text() != kept
+    assert torch.equal(after, run(tmp_path / "fresh", True))
+
+
+@pytest.mark.parametrize("lost", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "all of it"])
+def test_a_checkpoint_that_was_not_written_to_its_end_is_not_used(tmp_path: Path, lost: str) -> None:
+    straight = tiny_model()
+    train(straight, Pairs(), program_cross_entropy, settings(), settings="", seed=3, work=tmp_path / "straight")
+    train(tiny_model(), Pairs(), program_cross_entropy, settings(), settings="", seed=3, work=tmp_path / "killed")
+    last = tmp_path / "killed" / "checkpoint-10"
+    (last / "whole").unlink()
+    for file in last.iterdir():
+        if file.name == lost or lost == "all of it":
+            file.unlink()
+    resumed = tiny_model()
+    train(resumed, Pairs(), program_cross_entropy, settings(), settings="", seed=3, work=tmp_path / "killed")
+    assert torch.equal(weights(straight), weights(resumed))
+
+
 def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path) -> None:
-    train(tiny_model(), Pairs(), program_cross_entropy, settings(), seed=3, work=tmp_path)
+    train(tiny_model(), Pairs(), program_cross_entropy, settings(), settings="", seed=3, work=tmp_path)
     other = tiny_model()
-    train(other, Pairs(), program_cross_entropy, settings(learning_rate=1e-3), seed=3, work=tmp_path)
+    train(other, Pairs(), program_cross_entropy, settings(learning_rate=1e-3), settings="", seed=3, work=tmp_path)
     fresh = tiny_model()
-    train(fresh, Pairs(), program_cross_entropy, settings(learning_rate=1e-3), seed=3, work=tmp_path / "fresh")
+    train(fresh, Pairs(), program_cross_entropy, settings(learning_rate=1e-3), settings="", seed=3, work=tmp_path / "fresh")
     assert torch.equal(weights(other), weights(fresh))
 
 
 def test_accumulation_changes_nothing(tmp_path: Path) -> None:
     """1 x 8 and 4 x 2 sequences are one optimiser step, although their tokens differ in number."""
     whole, split = tiny_model(), tiny_model()
-    first = train(whole, Pairs(), program_cross_entropy, settings(steps=3), seed=1, work=tmp_path / "a")
-    second = train(split, Pairs(), program_cross_entropy, settings(steps=3, micro_batch_size=2), seed=1, work=tmp_path / "b")
+    first = train(whole, Pairs(), program_cross_entropy, settings(steps=3), settings="", seed=1, work=tmp_path / "a")
+    second = train(split, Pairs(), program_cross_entropy, settings(steps=3, micro_batch_size=2), settings="", seed=1, work=tmp_path / "b")
     torch.testing.assert_close(weights(whole), weights(split), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(weights(whole), weights(tiny_model()))
     assert [row["loss"] for row in first] == pytest.approx([row["loss"] for row in second], rel=1e-4)
@@ -107,7 +140,7 @@ def test_metrics_are_means_over_the_logged_steps(tmp_path: Path) -> None:
         value, _ = program_cross_entropy(model, batch)
         return value, {"rows": torch.tensor(float(len(batch["prompt_ids"])))}
 
-    log = train(tiny_model(), Pairs(), loss, settings(micro_batch_size=2), seed=1, work=tmp_path)
+    log = train(tiny_model(), Pairs(), loss, settings(micro_batch_size=2), settings="", seed=1, work=tmp_path)
     assert [row["rows"] for row in log] == [8.0, 8.0, 8.0]
 
 
@@ -129,7 +162,7 @@ def test_plan_with_sizes_drops_an_incomplete_last_batch() -> None:
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="examples of this stage are empty"):
-        train(tiny_model(), Pairs(0), program_cross_entropy, settings(), seed=1, work=tmp_path)
+        train(tiny_model(), Pairs(0), program_cross_entropy, settings(), settings="", seed=1, work=tmp_path)
 
 
 def test_a_failed_stage_leaves_no_folder(tmp_path: Path) -> None:

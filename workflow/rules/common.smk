@@ -172,8 +172,10 @@ def threads_for(stage):
 
 def held_out_problems(wildcards):
     """Problem files that the corpus must not overlap with."""
-    sets = run_config(wildcards.run).problems
-    return [f"results/{wildcards.run}/problems/{name}.parquet" for name, each in sets.items() if each.split != "train"]
+    config = run_config(wildcards.run)
+    evaluated = config.evaluate.problem_set
+    held_out = [name for name, each in config.problems.items() if each.split != "train" or name == evaluated]
+    return [f"results/{wildcards.run}/problems/{name}.parquet" for name in held_out]
 
 
 def seals(*folders):

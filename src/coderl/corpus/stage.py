@@ -7,6 +7,8 @@ can be loosened by its key.
 from __future__ import annotations
 
 import csv
+import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from coderl.corpus.filters import make_filters
 from coderl.corpus.sources import SourceFile, read_sources
 from coderl.records import DataError, atomic_path
 
+LOG = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 30.0
+"""In a log, where no bar is drawn."""
 COLUMNS = ("text", "license", "path", "source")
 STATISTICS = ("source", "filter", "files_in", "files_dropped", "characters_in", "characters_dropped")
 ALL = "all filters"
@@ -50,7 +56,11 @@ def make_corpus(
     with atomic_path(statistics) as statistics_file, atomic_path(output) as corpus_file:
         with pq.ParquetWriter(corpus_file, schema, compression="zstd") as writer:
             rows: list[SourceFile] = []
-            for file in tqdm(read_sources(config, procedural, seed), desc="corpus", unit="file", disable=None):
+            told = time.monotonic()
+            for number, file in enumerate(tqdm(read_sources(config, procedural, seed), desc="corpus", unit="file", disable=None), 1):
+                if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+                    told = time.monotonic()
+                    LOG.info("corpus: %d files read, %d kept", number, kept)
                 if _dropped(file, filters, counts):
                     continue
                 rows.append(file)
@@ -62,6 +72,7 @@ def make_corpus(
         if not kept:
             raise DataError(f"{output}: the corpus is empty: {counts.worst()}; change 'sources' or that filter's key in the corpus section")
         counts.write(statistics_file)
+    LOG.info("%s: %d files kept", output, kept)
     return kept
 
 

@@ -175,8 +175,11 @@ def measure_critical(
             if np.all(chosen.count() == k):
                 note = f"k counts the final set only, as in the paper; {spent.mean():.1f} programs were generated"
                 measured.append(_filtered(model, "filtered", f"{n}@{k}", programs, n, rest=final, note=note))
+        repaired, passing = programs.count(programs.of_kind("repair")) > 0, programs.count(programs.example == PASSED) > 0
+        unsolved = int((repaired & ~passing).sum())
+        note = f"no repaired program passes the example tests either on {unsolved} of {programs.problems} problems" if unsolved else ""
         measured += [
-            _filtered(model, "filtered", f"{n}@budget", programs, n, rest=final)
+            _filtered(model, "filtered", f"{n}@budget", programs, n, rest=final, note=note)
             for n in sorted({n for n, _ in n_at})
             if chosen.count().min() >= n
         ]

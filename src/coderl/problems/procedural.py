@@ -225,7 +225,9 @@ class ProceduralBenchmark:
             inputs.append(numbers)
             answers.append(answer)
             if len(inputs) == wanted:
-                return None if degenerate(pipeline, inputs, answers) else (inputs, answers)
+                # The hidden tests decide, so they have to show every step without the help of the examples.
+                shown = self.config.example_tests
+                return None if degenerate(pipeline, inputs[shown:], answers[shown:]) else (inputs, answers)
         return None
 
     def _tell(

@@ -37,6 +37,7 @@ class Journal:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path = path
         self._known: dict[str, dict[str, Any]] = {}
+        self._added = 0
         head = json.dumps({"fingerprint": fingerprint})
         lines = self._read(head)
         for line in lines:
@@ -73,12 +74,13 @@ class Journal:
         assert isinstance(key, tuple)
         self._file.write(json.dumps({"key": self._key(key, cpu_seconds), "outcome": asdict(outcome)}) + "\n")
         self._file.flush()
+        self._added += 1
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Remove the file when all went well, keep it for the next try when not."""
+        """Remove the file when all went well or nothing was judged, keep it for the next try when not."""
         self._file.close()
-        if kind is None:
+        if kind is None or not (self._known or self._added):
             self.path.unlink(missing_ok=True)

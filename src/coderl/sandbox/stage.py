@@ -57,7 +57,8 @@ def judge_samples(
         journal: outcomes of an earlier try, and where new ones are kept.
 
     Raises:
-        DataError: a sample of an unknown problem, or not one sample could be judged (zero tests are never a result).
+        DataError: a sample of an unknown problem, or no problem has hidden tests (zero tests are never a result). No example tests
+            are no error: there are no rows then.
         InfrastructureError: the judge itself failed.
     """
     by_id = {problem.task_id: problem for problem in problems}
@@ -77,6 +78,8 @@ def judge_samples(
     if skipped:
         LOG.warning("%d of %d programs skipped: their problems have no %s tests", skipped, len(samples), suite)
     if not kept:
+        if suite == "example":  # problems may do without: their programs are then not filtered
+            return []
         raise DataError(f"no program was judged: there are {len(samples)} programs, and none of their problems has {suite} tests")
     LOG.info("%d programs, %d distinct", len(kept), len(jobs))
     judge_at = partial(_judge_at, config, journal)

@@ -7,16 +7,17 @@ of CodeRL's own samples, at 4 s each, cost two hundred times what all others do.
 2. for problems with time-outs, the problem's own reference solutions are timed on this machine, and the time-outs run again with
    `reference_factor` times what the slowest needed, the configured limit at most. References that do not pass prove nothing: a
    problem without a passing one keeps the configured limit;
-3. of the programs that a limit below the configured one has cut, some (`exact_checks`, spread over the problems) run again with the
-   configured limit. Where that changes an outcome, every program of that problem that was cut does. How many changed is in the
-   rows and in the table: what the policy costs in truth is measured in every run.
+3. of the programs that a limit below the configured one has cut, some (`exact_checks`, chosen by a hash, spread over the problems)
+   run again with the configured limit. That changes no outcome, or the number of shards would; how often it would have is in
+   the rows and in the table: what the policy costs in truth is measured in every run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coderl.config import RunTestsConfig
 from coderl.problems import Problem
@@ -34,7 +35,7 @@ REFERENCES_TIMED = 3
 
 @dataclass(frozen=True)
 class Judged:
-    """An outcome, the CPU limit per test it was found under, and whether the shorter limit had said otherwise (None: not checked)."""
+    """An outcome, the CPU limit per test it was found under, and whether the configured one gives another (None: not checked)."""
 
     outcome: Outcome
     cpu_limit: float
@@ -66,28 +67,19 @@ def judge_adaptively(
         again = [key for key in cut if limits[key[0]] == limit]
         found.update((key, Judged(outcome, limit)) for key, outcome in judge_at((jobs[key] for key in again), limit))
 
-    def still_cut() -> list[Key]:
-        return [key for key in cut if found[key].cpu_limit < exact and is_cut(found[key].outcome)]
-
-    def check(keys: list[Key]) -> set[str]:
-        """Judge these with the configured limit; returns the problems where that changed an outcome."""
-        changed = set()
-        for key, outcome in judge_at((jobs[key] for key in keys), exact):
-            differs = outcome.outcome != found[key].outcome.outcome
-            found[key] = Judged(outcome, exact, differs)
-            changed |= {key[0]} if differs else set()
-        return changed
-
-    misjudged = check(_spread(still_cut(), config.exact_checks))
-    check([key for key in still_cut() if key[0] in misjudged])
+    shortened = [key for key in cut if found[key].cpu_limit < exact and is_cut(found[key].outcome)]
+    checked = _spread(shortened, config.exact_checks)
+    for key, outcome in judge_at((jobs[key] for key in checked), exact):
+        found[key] = replace(found[key], changed=outcome.outcome != found[key].outcome.outcome)
     LOG.info(
-        "time policy: %d of %d programs were cut at %g s; %d of them judged again with %g s: %d outcomes changed",
+        "time policy: %d of %d programs were cut at %g s, %d below %g s; of %d judged again with that, %d have another outcome",
         len(cut),
         len(jobs),
         short,
-        sum(judged.changed is not None for judged in found.values()),
+        len(shortened),
         exact,
-        sum(judged.changed is True for judged in found.values()),
+        len(checked),
+        sum(found[key].changed is True for key in checked),
     )
     return found
 
@@ -121,10 +113,10 @@ def reference_limits(
 
 
 def _spread(keys: list[Key], count: int) -> list[Key]:
-    """`count` keys, one of each problem before the second of any."""
+    """`count` keys in the order of their hashes, one of each problem before the second of any."""
     ranks: dict[str, int] = {}
-    order: list[tuple[int, int]] = []
-    for position, (task_id, _) in enumerate(keys):
-        ranks[task_id] = ranks.get(task_id, -1) + 1
-        order.append((ranks[task_id], position))
-    return [keys[position] for _, position in sorted(order)[:count]]
+    order: list[tuple[int, str, Key]] = []
+    for digest, key in sorted((hashlib.sha256(repr(key).encode()).hexdigest(), key) for key in keys):
+        ranks[key[0]] = ranks.get(key[0], -1) + 1
+        order.append((ranks[key[0]], digest, key))
+    return [key for _, _, key in sorted(order)[:count]]
