@@ -29,7 +29,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from coderl.config import TrainingConfig, section_json
 from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum
-from coderl.records import atomic_path
+from coderl.records import atomic_path, keep
 from coderl.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -294,6 +294,7 @@ def model_folder(output: Path, work: Path | None = None) -> Iterator[Path]:
             shutil.rmtree(output)
         _readable(temporary)
         temporary.rename(output)
+        keep(output)
         _seal(output)
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)

@@ -341,7 +341,11 @@ def test_b_a_parameter_by_snakemake(work: Workspace) -> None:
     assert change.ran == expected == logs_of("critical_sample/test/of-1/0", *AFTER_CRITICAL, *TABLES)
     assert "changed" in work.dvc("status")
     assert "dvc repro" in work.sync("adopt", fails=True), "what DVC does not know is not adopted"
-    work.sync("record")
+    made = work.results()
+    with Change(work) as change:  # in place of `make record`: DVC deletes all these outputs, and Snakemake finds them again
+        assert f"critical_sample-{RUN}" in started(work.dvc("repro"))
+    assert change.ran == set(), "what Snakemake has made is not made again"
+    assert work.results() == made
     work.assert_both_at_rest()
     commit(work)
 
@@ -472,14 +476,14 @@ def interrupted(workspace: Workspace, stage: str, when: Callable[[], bool], how:
 
 
 def whole_checkpoints(workspace: Workspace) -> list[int]:
-    found = (workspace.folder / f"work/{RUN}/pretrain").rglob("trainer_state.json")
+    found = (workspace.folder / f"work/{RUN}/pretrain").rglob("trainer_state.json")  # the last file of a checkpoint
     return [int(path.parent.name.rpartition("-")[2]) for path in found]
 
 
 def test_g_a_killed_training_resumes_from_its_last_checkpoint(work: Workspace) -> None:
     work.set("pretrain.phases.0.training.steps", 300)
     stage = f"pretrain-{RUN}"
-    interrupted(work, stage, lambda: bool(whole_checkpoints(work)), signal.SIGKILL)
+    interrupted(work, stage, lambda: max(whole_checkpoints(work), default=0) > 20, signal.SIGKILL)
     saved = max(whole_checkpoints(work))
     assert saved < 300
     message = work.call("dvc", "repro", "--single-item", stage, fails=True)
@@ -489,7 +493,7 @@ def test_g_a_killed_training_resumes_from_its_last_checkpoint(work: Workspace) -
     log = (work.folder / f"logs/{RUN}/pretrain/base.log").read_text(encoding="utf-8")
     resumed = re.search(r"resuming from \S*checkpoint-(\d+)", log)
     assert resumed
-    assert int(resumed.group(1)) >= saved, "no more than one interval between checkpoints is lost"
+    assert int(resumed.group(1)) >= saved - 20, "no more than one interval between checkpoints is lost"
     with open(work.folder / f"results/{RUN}/models/base/training_log.csv", encoding="utf-8") as rows:
         assert [int(float(row["step"])) for row in csv.DictReader(rows)] == list(range(10, 301, 10)), "the log is whole"
     work.git("checkout", "--quiet", "--", ".")

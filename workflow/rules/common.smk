@@ -2,6 +2,7 @@
 import json
 import os
 import shlex
+import shutil
 import sys
 from functools import cache
 from itertools import islice
@@ -10,8 +11,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 try:
-    from coderl.config import ConfigError, WorkflowConfig, load_run, section_json, validate
+    from coderl.config import ConfigError, WorkflowConfig, load_run, read_yaml, section_json, validate
     from coderl.provenance import code_files, run_hash
+    from coderl.records import second_name
 except ImportError as error:
     raise WorkflowError(
         f"{error}. The workflow needs coderl in the environment of snakemake: "
@@ -21,8 +23,33 @@ except ImportError as error:
 # `coderl` in a command is the one beside the running interpreter, also when the environment was not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
+# Every finished output has a second name there, also one that a killed stage had finished (records.keep).
+KEPT = Path("work/keep")
+os.environ["CODERL_KEEP"] = KEPT.as_posix()
+
 SOURCE = Path("src")
 MANY = 1000  # files
+
+
+def put_back(stage):
+    """Bring back what DVC has deleted of a stage's outputs, so that finished jobs of a killed stage do not run again.
+
+    With their old time stamps and Snakemake's own record of how they were made: Snakemake decides which of them are stale.
+    """
+    for output in [*stage.get("outs", []), *stage.get("metrics", [])]:
+        kept = KEPT / output
+        for file in kept.rglob("*") if kept.is_dir() else [kept]:
+            target = file.relative_to(KEPT)
+            if file.is_file() and file.suffix != ".partial" and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                second_name(file, target)
+        if kept.is_dir():
+            shutil.copystat(kept, output)
+
+
+if workflow.is_main_process and "DVC_STAGE" in os.environ:
+    dvc_stages = read_yaml(Path("dvc.yaml")).get("stages", {}) if Path("dvc.yaml").exists() else {}
+    put_back(dvc_stages.get(os.environ["DVC_STAGE"], {}))
 
 
 wildcard_constraints:

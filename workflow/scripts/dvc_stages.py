@@ -4,8 +4,9 @@ One DVC stage per pipeline stage and active run; `sample` and `run_tests`, which
 are one stage per model. Each stage calls Snakemake for exactly its rule and its targets. One stage more, `dvc_yaml`, makes
 nothing: it fails when the rules, the run files or the imports have moved and dvc.yaml has not.
 
-Every output has `persist: true`, so that DVC does not delete finished shards before a stage runs; that is only right because
-the source files of a stage are its dependencies in both engines, so that they never agree on a stale result.
+DVC deletes the outputs of a stage before it runs it; common.smk puts back those of finished jobs, and Snakemake decides which are
+stale. Not `persist: true` instead: it switches DVC's run cache off. Source files are dependencies in both engines, so that they
+never agree on a stale result.
 """
 
 from __future__ import annotations
@@ -128,10 +129,8 @@ def as_dvc(stage: Stage, made: set[str], active: list[str]) -> dict[str, Any]:
         stated = sorted(stage.sections & set(read_yaml(file)))
         if stated:
             params.append({file.as_posix(): stated})
-    outs: list[dict[str, Any]] = []
-    metrics: list[dict[str, Any]] = []
-    for path in sorted(stage.outputs):
-        (metrics if Path(path).name == "metrics.json" else outs).append({path: {"persist": True}})
+    outs = [path for path in sorted(stage.outputs) if Path(path).name != "metrics.json"]
+    metrics = [path for path in sorted(stage.outputs) if Path(path).name == "metrics.json"]
     runs = stage.run or ",".join(active)
     content = {
         "cmd": f"{COMMAND} --config 'runs=[{runs}]' --allowed-rules {stage.rule} -- {' '.join(sorted(stage.targets))}",

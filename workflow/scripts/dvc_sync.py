@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,11 @@ def refuse_links() -> None:
         raise SystemExit("error: cache.type has links, whose time stamps mislead Snakemake; run `dvc config cache.type reflink,copy`")
 
 
+def forget_kept() -> None:
+    """DVC has the outputs now; and what Snakemake has recorded of them is no longer about the ones kept."""
+    shutil.rmtree("work/keep", ignore_errors=True)
+
+
 def record() -> None:
     """What Snakemake has made becomes what dvc.lock says and the cache holds."""
     planned = output(*SNAKEMAKE, "--dry-run")
@@ -48,6 +54,7 @@ def record() -> None:
         stale = planned.partition("Job stats:")[2].partition("\n\n")[0]
         refuse(stale, "Snakemake has work left, so results are stale or missing; run `snakemake`, then this again")
     output(*DVC, "commit", "--force")
+    forget_kept()
     print("recorded in dvc.lock; `git commit dvc.yaml dvc.lock` keeps it, `dvc push` shares the files")
 
 
@@ -57,6 +64,7 @@ def adopt() -> None:
     if "up to date" not in status:
         refuse(status, "these files are not what dvc.lock says; run `make pull` if they are missing, `dvc repro` if something changed")
     output(*SNAKEMAKE, "--touch", "--forceall", "--quiet", "all")
+    forget_kept()
     print("adopted: Snakemake takes the results for its own")
 
 
