@@ -23,9 +23,9 @@ except ImportError as error:
 # `coderl` in a command is the one beside the running interpreter, also when the environment was not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
-# Every finished output has a second name there, also one that a killed stage had finished (records.keep).
+# Every finished output has a second name there, also those of a stage that was killed (records.keep).
 KEPT = Path("work/keep")
-os.environ["CODERL_KEEP"] = KEPT.as_posix()
+os.environ.update(CODERL_KEEP=KEPT.as_posix())
 
 SOURCE = Path("src")
 MANY = 1000  # files
@@ -47,9 +47,8 @@ def put_back(stage):
             shutil.copystat(kept, output)
 
 
-if workflow.is_main_process and "DVC_STAGE" in os.environ:
-    dvc_stages = read_yaml(Path("dvc.yaml")).get("stages", {}) if Path("dvc.yaml").exists() else {}
-    put_back(dvc_stages.get(os.environ["DVC_STAGE"], {}))
+if workflow.is_main_process and os.environ.get("DVC_STAGE") and Path("dvc.yaml").exists():
+    put_back(read_yaml(Path("dvc.yaml"))["stages"].get(os.environ.get("DVC_STAGE"), {}))
 
 
 wildcard_constraints:
