@@ -462,6 +462,7 @@ def interrupted(workspace: Workspace, stage: str, when: Callable[[], bool], how:
             stdout=said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell ignores for what runs in its background
         )
         limit = time.monotonic() + 600
         while not when():
