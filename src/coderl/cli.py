@@ -94,9 +94,9 @@ def _start_torch() -> None:
 @app.command(cls=Stage)
 def problems(
     output: Output,
-    benchmark: Annotated[str | None, typer.Option(help="procedural, apps, mbpp, humaneval, leetcode or jsonl.")] = None,
-    source: Annotated[str | None, typer.Option(help="File, folder or hub id of the raw problems.")] = None,
-    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="procedural, apps, mbpp, or jsonl (your own rows).")] = None,
+    source: Annotated[str | None, typer.Option(help="File or folder of the raw problems; nothing is downloaded.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test; of mbpp also prompt.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Number of problems.")] = None,
     config: Config = "{}",
     set_name: Annotated[str, typer.Option("--set", help="Which problem set, where --config is a run file.")] = "train",
@@ -501,7 +501,7 @@ def report(
 
     try:
         folders = {str(name): Path(folder) for name, folder in json.loads(models).items()}
-    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise ConfigError(f"--models: expected a JSON object of model folders: {error}") from None
     critical = _section(CriticalSampleConfig, critical_sample_config, "critical_sample") if critical_sample_config else None
     made = provenance(seed=seed)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 Difficulty = Literal["introductory", "interview", "competition"]
 DIFFICULTIES: tuple[str, ...] = ("introductory", "interview", "competition")
@@ -23,10 +25,54 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the file, the key and what to write instead."""
 
 
-class Section(BaseModel):
-    """A configuration section: immutable, and unknown keys are errors."""
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """The types inside a type such as `dict[str, list[int]] | None`."""
+    parts = get_args(annotation)
+    if not parts:
+        yield annotation
+    for part in parts:
+        yield from _leaves(part)
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    """What a value of lists and mappings holds."""
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _scalars(item)
+    else:
+        yield value
+
+
+class Section(BaseModel):
+    """A configuration section: immutable; unknown keys are errors, and so are numbers that are infinite, true or beyond 64 bits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        leaves = list(_leaves(cls.model_fields[str(info.field_name)].annotation))
+        if bool in leaves or any(isinstance(leaf, type) and issubclass(leaf, BaseModel) for leaf in leaves):
+            return value  # a section checks its own
+        for item in _scalars(value):
+            if isinstance(item, bool) and (int in leaves or float in leaves):
+                raise ValueError("needs a number; YAML reads yes, no, on and off as true or false")
+            if isinstance(item, int | float) and int in leaves and abs(item) >= 2**63:
+                raise ValueError("needs a number of at most 64 bits")
+        return value
+
+
+def _distinct(key: str, values: Iterable[Any]) -> None:
+    seen = []
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{key} has {value!r} twice; remove one")
+        seen.append(value)
 
 
 # --------------------------------------------------------------------------------------------------- data
@@ -36,10 +82,11 @@ class ProceduralConfig(Section):
     """The procedural benchmark: lists of integers through 1 to 3 (or more) transforms and one output."""
 
     seed: int = Field(0, description="Draw of the benchmark; independent of how many problems are drawn.")
-    transforms: list[str] | None = Field(None, description="Names of the transforms in use; null = all of them.")
-    outputs: list[str] | None = Field(None, description="Names of the output operations in use; null = all of them.")
-    depths: dict[Difficulty, list[int]] = Field(
+    transforms: list[str] | None = Field(None, min_length=1, description="Names of the transforms in use; null = all of them.")
+    outputs: list[str] | None = Field(None, min_length=1, description="Names of the output operations in use; null = all of them.")
+    depths: dict[Difficulty, Annotated[list[Count], Field(min_length=1)]] = Field(
         default={"introductory": [1], "interview": [2], "competition": [3]},
+        min_length=1,
         description="Number of transforms per difficulty.",
     )
     phrasings: int = Field(2, ge=1, description="Phrasings per operation in the statements.")
@@ -53,12 +100,18 @@ class ProceduralConfig(Section):
 class ProblemSetConfig(Section):
     """One file of problems, `problems/<name>.parquet`."""
 
-    benchmark: Literal["procedural", "apps", "mbpp", "humaneval", "leetcode", "jsonl"] = "procedural"
-    source: str | None = Field(None, description="File, folder or hub id of the raw problems; not for procedural.")
+    benchmark: Literal["procedural", "apps", "mbpp", "jsonl"] = Field(
+        "procedural", description="jsonl = rows of your own, docs/problem_rows.md. Other benchmarks cannot be read yet."
+    )
+    source: Name | None = Field(
+        None,
+        description="File or folder of the raw problems, relative to the working directory; nothing is downloaded. Not for procedural.",
+    )
     split: Literal["train", "validation", "test"] = "train"
     size: int | None = Field(None, ge=1, description="Number of problems; null = all (required for procedural).")
-    difficulty_shares: dict[Difficulty, float] = Field(
+    difficulty_shares: dict[Difficulty, Share] = Field(
         default={"introductory": 0.4, "interview": 0.4, "competition": 0.2},
+        min_length=1,
         description="Shares of the difficulties; procedural only.",
     )
     with_solutions: int | None = Field(
@@ -67,26 +120,35 @@ class ProblemSetConfig(Section):
         description="Only the first N problems keep their reference solutions; null = all. APPS too has problems with tests only.",
     )
 
+    @field_validator("difficulty_shares")
+    @classmethod
+    def _some_share(cls, value: dict[Difficulty, float]) -> dict[Difficulty, float]:
+        if not sum(value.values()):
+            raise ValueError("give at least one difficulty a share above 0")
+        return value
+
 
 class CorpusConfig(Section):
     """Pretraining data. Licences: spec 1.1; the quality filters are named and optional (spec 1.1, ours)."""
 
-    sources: list[str] = Field(
+    sources: list[Name] = Field(
         default=["procedural", "stdlib"],
+        min_length=1,
         description="'procedural' (generated files), 'stdlib' (of the running interpreter), or paths: folders of .py, .jsonl, .parquet.",
     )
     procedural_files: int = Field(24000, ge=0, description="Generated files; never a held-out composition, never in statement form.")
-    stdlib_files: int | None = Field(None, description="At most this many files of the standard library; null = all.")
-    licenses: list[str] = Field(
+    stdlib_files: int | None = Field(None, ge=0, description="At most this many files of the standard library; null = all.")
+    licenses: list[Name] = Field(
         default=["mit", "apache-2.0", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "unlicense", "isc"],
+        min_length=1,
         description="Allow-list, spec 1.1; compared in lower case. The mini run adds psf-2.0, of the standard library.",
     )
-    default_license: str | None = Field(None, description="Licence of files in folders, which carry no licence column.")
-    max_characters: int = Field(100_000, description="Longer files are dropped.")
-    min_characters: int = Field(20, description="Shorter files are dropped.")
-    max_line_length: int = Field(1000, description="codeparrot-clean's filter, spec 1.1.")
-    max_mean_line_length: float = Field(100.0, description="github-code-clean's filter, spec 1.1.")
-    min_alphanumeric_fraction: float = Field(0.25, description="github-code-clean's filter, spec 1.1.")
+    default_license: Name | None = Field(None, description="Licence of files in folders, which carry no licence column.")
+    max_characters: int = Field(100_000, ge=1, description="Longer files are dropped.")
+    min_characters: int = Field(20, ge=0, description="Shorter files are dropped.")
+    max_line_length: int = Field(1000, ge=1, description="codeparrot-clean's filter, spec 1.1.")
+    max_mean_line_length: float = Field(100.0, gt=0, description="github-code-clean's filter, spec 1.1.")
+    min_alphanumeric_fraction: float = Field(0.25, ge=0, le=1, description="github-code-clean's filter, spec 1.1.")
     drop_autogenerated: bool = Field(True, description="Drop files whose first lines say that they are generated, spec 1.1.")
     must_parse: bool = Field(True, description="Drop files that Python 3 cannot parse; ours: broken code teaches broken code.")
     near_duplicates: bool = Field(
@@ -98,6 +160,12 @@ class CorpusConfig(Section):
         ge=4,
         description="A file that shares this many consecutive code tokens with a test problem's solution or statement is dropped; ours.",
     )
+
+    @model_validator(mode="after")
+    def _some_length_is_allowed(self) -> CorpusConfig:
+        if self.min_characters > self.max_characters:
+            raise ValueError(f"min_characters is {self.min_characters}, more than max_characters, {self.max_characters}")
+        return self
 
 
 # --------------------------------------------------------------------------------------------------- training
@@ -117,8 +185,8 @@ class TrainingConfig(Section):
     final_learning_rate_ratio: float = Field(0.1, ge=0, le=1, description="Learning rate at the last step over the peak.")
     decay_power: float = Field(1.0, gt=0, description="Polynomial decay; 0.5 in spec 2.5, 1 = linear.")
     weight_decay: float = Field(0.05, ge=0, description="Spec 0.2.")
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.98
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.98, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0, description="Spec 6.3.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="No fp16: T5 overflows in it, spec 1.6.")
     gradient_checkpointing: bool = False
@@ -129,6 +197,14 @@ class TrainingConfig(Section):
     def _one_batch_size(self) -> TrainingConfig:
         if (self.batch_size is None) == (self.batch_tokens is None):
             raise ValueError("give exactly one of batch_size and batch_tokens")
+        if self.batch_size is None and self.micro_batch_size is not None:
+            raise ValueError("micro_batch_size divides batch_size, which is null; batch_tokens is not divided")
+        return self
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> TrainingConfig:
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}, more than steps, {self.steps}")
         return self
 
 
@@ -151,30 +227,56 @@ class PromptConfig(Section):
 class ArchitectureConfig(Section):
     """A T5 encoder-decoder from scratch (spec 1.6); for a pretrained model use `base_model` instead."""
 
-    d_model: int = 64
-    d_ff: int = 256
-    heads: int = 4
-    d_kv: int = 16
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    dropout: float = 0.0
-    relative_attention_buckets: int = 32
-    relative_attention_max_distance: int = 128
+    d_model: int = Field(64, ge=1)
+    d_ff: int = Field(256, ge=1)
+    heads: int = Field(4, ge=1)
+    d_kv: int = Field(16, ge=1)
+    encoder_layers: int = Field(2, ge=1)
+    decoder_layers: int = Field(2, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    relative_attention_buckets: int = Field(32, ge=4)
+    relative_attention_max_distance: int = Field(128, ge=3, description="Above half of relative_attention_buckets: nearer ones are exact.")
+
+    @model_validator(mode="after")
+    def _far_buckets_have_room(self) -> ArchitectureConfig:
+        if self.relative_attention_max_distance <= self.relative_attention_buckets // 2:
+            raise ValueError(
+                f"relative_attention_max_distance is {self.relative_attention_max_distance}; "
+                f"give more than half of relative_attention_buckets, {self.relative_attention_buckets}"
+            )
+        return self
+
+
+SMALLEST_VOCABULARY = 256 + 5
+"""Bytes and special tokens: what a byte-level vocabulary has before anything is learnt."""
 
 
 class TokenizerConfig(Section):
     """Byte-level BPE as CodeT5's (spec 1.2), trained on the corpus and the train prompts, or loaded."""
 
-    path: str | None = Field(None, description="Folder or hub id of a tokenizer to load instead of training one.")
-    vocabulary_size: int = 32000
-    min_frequency: int = 3
+    path: Name | None = Field(None, description="Folder or hub id of a tokenizer to load instead of training one.")
+    vocabulary_size: int = Field(
+        32000, ge=SMALLEST_VOCABULARY + 1, description="All entries: 256 bytes, 5 special tokens, sentinels, merges."
+    )
+    min_frequency: int = Field(3, ge=1)
     sentinels: int = Field(100, ge=1, description="Number of <extra_id_*> tokens.")
+
+    @model_validator(mode="after")
+    def _bytes_fit(self) -> TokenizerConfig:
+        if self.path is None and self.vocabulary_size < SMALLEST_VOCABULARY + self.sentinels:
+            raise ValueError(
+                f"vocabulary_size is {self.vocabulary_size}; {self.sentinels} sentinels beside bytes and special tokens need at least "
+                f"{SMALLEST_VOCABULARY + self.sentinels}"
+            )
+        return self
 
 
 class PretrainPhase(Section):
     """One stretch of pretraining; the paper's are msp, then ntp (spec 1.5). Several objectives = mixed by weight."""
 
-    objectives: dict[Literal["msp", "ntp"], float] = Field(..., description="Weights of the objectives.")
+    objectives: dict[Literal["msp", "ntp"], Annotated[float, Field(gt=0)]] = Field(
+        ..., min_length=1, description="Weights of the objectives; one that is not named is not trained."
+    )
     training: TrainingConfig
 
 
@@ -185,23 +287,32 @@ class PretrainConfig(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     lengths: LengthsConfig = LengthsConfig(max_source_tokens=768, max_target_tokens=600)
     pack: bool = Field(True, description="Join short files to full windows for masked span prediction, spec 1.1.")
-    mask_rate: float = Field(0.15, description="Spec 1.3.")
-    max_span: int = Field(5, description="Span length uniform in 1..max_span words, spec 1.3.")
-    pivot_range: tuple[float, float] = Field((0.1, 0.9), description="Spec 1.4.")
+    mask_rate: float = Field(0.15, gt=0, lt=1, description="Share of the tokens, spec 1.3.")
+    max_span: int = Field(5, ge=1, description="Span length uniform in 1..max_span words, spec 1.3.")
+    pivot_range: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = Field(
+        (0.1, 0.9), description="From and to, as shares of the length; spec 1.4."
+    )
     pivot_at_line_end: float = Field(
         0.0, ge=0, le=1, description="Share of next-token pivots moved to a line end; 0 = spec 1.4, the mini run uses 0.6."
     )
-    phases: list[PretrainPhase]
+    phases: list[PretrainPhase] = Field(..., min_length=1, description="One after the other; spec 1.5.")
+
+    @field_validator("pivot_range")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the first share must not be above the second")
+        return value
 
 
 class WarmStartConfig(Section):
     """Cross entropy on (problem, solution), spec 2."""
 
-    base_model: str | None = Field(None, description="Hub id or folder; null = the run's own pretrained model.")
+    base_model: Name | None = Field(None, description="Hub id or folder; null = the run's own pretrained model.")
     prompt: PromptConfig = PromptConfig()
     lengths: LengthsConfig = LengthsConfig()
     sampling: Literal["per_problem", "per_solution"] = Field("per_problem", description="Spec 2.4: uniform_prob or uniform_sol.")
-    max_solutions_per_problem: int | None = None
+    max_solutions_per_problem: int | None = Field(None, ge=1, description="null = all.")
     training: TrainingConfig
 
 
@@ -265,7 +376,7 @@ class RunTestsConfig(Section):
 class TrainCriticConfig(Section):
     """The outcome critic (spec 5)."""
 
-    base_model: str | None = Field(None, description="Hub id or folder; null = start from the actor.")
+    base_model: Name | None = Field(None, description="Hub id or folder; null = start from the actor.")
     prompt: PromptConfig = PromptConfig()
     lengths: LengthsConfig = LengthsConfig()
     head: Literal["linear", "mlp"] = Field(
@@ -277,7 +388,7 @@ class TrainCriticConfig(Section):
     alignment: Literal["paper", "code"] = Field(
         "paper", description="Value of token t read after (paper) or before (code) the token, spec 5.2."
     )
-    hidden_size: int = Field(128, description="Of the MLP head, spec 5.1.")
+    hidden_size: int = Field(128, ge=1, description="Of the MLP head, spec 5.1.")
     balance: Literal["none", "class_weights", "within_problem"] = Field(
         "within_problem", description="ours: equal passing and failing programs per problem; spec 5.3 describes none."
     )
@@ -289,13 +400,13 @@ class TrainCriticConfig(Section):
 class ScoreConfig(Section):
     """Token values: probabilities of each outcome after every token (spec 5.5)."""
 
-    batch_tokens: int = 16384
+    batch_tokens: int = Field(16384, ge=1)
 
 
 class TrainRepairConfig(Section):
     """The repair model (spec 7.3)."""
 
-    base_model: str | None = Field(None, description="Hub id or folder; null = start from the actor.")
+    base_model: Name | None = Field(None, description="Hub id or folder; null = start from the actor.")
     lengths: LengthsConfig = LengthsConfig(max_source_tokens=800, max_target_tokens=512)
     pairing: Literal["nearest", "random", "all"] = Field(
         "nearest", description="Which correct program is the target: by edit distance (ours), at random, all (RLTF)."
@@ -341,9 +452,18 @@ class RlFinetuneConfig(Section):
     prompt: PromptConfig = PromptConfig()
     lengths: LengthsConfig = LengthsConfig()
     rewards: dict[Literal["compile_error", "runtime_error", "failed_test", "passed_test"], float] = Field(
-        default={"compile_error": -1.0, "runtime_error": -0.6, "failed_test": -0.3, "passed_test": 1.0}, description="Spec 4.1."
+        default={"compile_error": -1.0, "runtime_error": -0.6, "failed_test": -0.3, "passed_test": 1.0},
+        description="Return of each outcome; all four or none. Spec 4.1.",
     )
     variants: dict[str, PolicyVariant]
+
+    @field_validator("rewards")
+    @classmethod
+    def _every_outcome(cls, value: dict[str, float]) -> dict[str, float]:
+        missing = [name for name in ("compile_error", "runtime_error", "failed_test", "passed_test") if name not in value]
+        if missing:
+            raise ValueError(f"give all four outcomes their return; missing: {', '.join(missing)}")
+        return value
 
 
 class CriticalSampleConfig(Section):
@@ -373,13 +493,33 @@ class EvaluateConfig(Section):
 
     problem_set: str = "test"
     policies: list[str] = Field(default=["rl"], description="Policy variants in the table.")
-    pass_at: list[int] = Field(default=[1, 5, 20])
-    n_at: list[tuple[int, int]] = Field(default=[(1, 20), (5, 20)], description="n@k with example-test filtering.")
+    pass_at: list[Count] = Field(default=[1, 5, 20], min_length=1, description="k of pass@k, at most the programs of a problem.")
+    n_at: list[tuple[Count, Count]] = Field(default=[(1, 20), (5, 20)], description="n and k of n@k with example-test filtering, n <= k.")
     comparisons: list[tuple[str, str]] = Field(
-        default=[], description="Pairs of table rows (better, worse) whose difference gets an interval."
+        default=[],
+        description="Pairs of table rows (better, worse) whose difference gets an interval: warm_start, rl_finetune/<policy>, "
+        "critical_sampling, reference_solutions, empty_program.",
     )
     bootstrap: int = Field(2000, ge=100, description="Resamples of the problems.")
     confidence: float = Field(0.95, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> EvaluateConfig:
+        for key in ("policies", "pass_at", "n_at", "comparisons"):
+            _distinct(key, getattr(self, key))
+        for n, k in self.n_at:
+            if n > k:
+                raise ValueError(f"n_at has [{n}, {k}]: {n} programs cannot be submitted of {k}; n comes first")
+        return self
+
+
+TABLE_ROWS: dict[str, str] = {
+    "actor": "warm_start",
+    "critical": "critical_sampling",
+    "reference": "reference_solutions",
+    "empty": "empty_program",
+}
+"""Name of a set of programs in the workflow's paths -> its row in the table. A policy is policy/<variant> -> rl_finetune/<variant>."""
 
 
 class ReportConfig(Section):
@@ -427,6 +567,66 @@ class RunConfig(Section):
             raise ValueError("pretrain needs the section 'corpus', which is null")
         return self
 
+    @model_validator(mode="after")
+    def _names_fit_into_paths(self) -> RunConfig:
+        for key, names in (("problems", self.problems), ("rl_finetune.variants", self.rl_finetune.variants)):
+            for name in names:
+                if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                    raise ValueError(f"{key} has '{name}'; a name becomes part of a path: use letters, digits, _ and -")
+        return self
+
+    @model_validator(mode="after")
+    def _problems_can_be_made(self) -> RunConfig:
+        for name, each in self.problems.items():
+            if each.benchmark != "procedural":
+                if each.source is None:
+                    raise ValueError(f"problems.{name}.source is missing: benchmark '{each.benchmark}' is read from a file or folder")
+                continue
+            if each.source is not None:
+                raise ValueError(f"problems.{name}.source: the procedural benchmark is generated and reads nothing; remove it")
+            if each.size is None:
+                raise ValueError(f"problems.{name}.size is missing: the procedural benchmark has no end, so say how many problems to draw")
+            for difficulty, share in each.difficulty_shares.items():
+                if share and difficulty not in self.procedural.depths:
+                    known = ", ".join(self.procedural.depths)
+                    raise ValueError(f"problems.{name}.difficulty_shares has {difficulty}, which procedural.depths does not: {known}")
+        uses = {"train": "warm_start learns from them", self.evaluate.problem_set: "the table has a row of them"}
+        for name, use in uses.items():
+            if self.problems[name].with_solutions == 0:
+                raise ValueError(f"problems.{name}.with_solutions is 0: no reference solutions, but {use}; give at least 1, or null")
+        return self
+
+    @model_validator(mode="after")
+    def _programs_suffice(self) -> RunConfig:
+        """What the late stages ask of the programs that are drawn early."""
+        if not self.sample.sets["train"].greedy:
+            for name, variant in self.rl_finetune.variants.items():
+                if variant.returns == "greedy_relative" and variant.losses in ("rl", "ce+rl"):
+                    raise ValueError(
+                        f"rl_finetune.variants.{name} has returns: greedy_relative, which needs the greedy program of each problem; "
+                        "set sample.sets.train.greedy: true, or other returns"
+                    )
+        test = self.evaluate.problem_set
+        sharded = [(f"sample.sets.{name}", name, each.shards, each.batch_problems) for name, each in self.sample.sets.items()]
+        sharded.append(("critical_sample", test, self.critical_sample.shards, self.critical_sample.batch_problems))
+        for key, name, shards, batch in sharded:
+            size = self.problems[name].size
+            if size is not None and shards > (batches := -(-size // batch)):
+                raise ValueError(
+                    f"{key}.shards is {shards}, but {size} problems are {batches} batches of {batch}; lower shards or batch_problems"
+                )
+        drawn = self.sample.sets[test].samples_per_problem
+        for key, most in (("pass_at", max(self.evaluate.pass_at)), ("n_at", max((k for _, k in self.evaluate.n_at), default=0))):
+            if most > drawn:
+                raise ValueError(f"evaluate.{key} needs {most} programs per problem, but sample.sets.{test}.samples_per_problem is {drawn}")
+        policies = self.evaluate.policies
+        rows = [*TABLE_ROWS.values(), *(f"rl_finetune/{name}" for name in policies)]
+        for row in (row for pair in self.evaluate.comparisons for row in pair):
+            if row not in rows and row not in TABLE_ROWS and row not in [f"policy/{name}" for name in policies]:
+                near = difflib.get_close_matches(row, rows, n=1, cutoff=0.0)[0]
+                raise ValueError(f"evaluate.comparisons: no row '{row}' in the table; did you mean '{near}'? Rows: {', '.join(rows)}")
+        return self
+
 
 STAGES: tuple[str, ...] = tuple(name for name in RunConfig.model_fields if name not in ("description", "seed", "procedural"))
 """The stages in the order of the pipeline; each is a rule, a verb, a section and a log folder of the same name."""
@@ -442,6 +642,12 @@ class WorkflowConfig(Section):
     @classmethod
     def _one_run(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("runs")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        _distinct("runs", value)
+        return value
 
     @field_validator("threads")
     @classmethod
@@ -492,6 +698,12 @@ def _valid_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
 def validate(model: type[S], data: Any, where: str) -> S:
     """Build `model` from plain data; raises ConfigError naming `where`, the key and the nearest valid key."""
     try:
+        json.dumps(data, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{where}: holds half of a surrogate pair (such as \\ud800), which is no text; replace or remove it") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{where}: holds a mapping or list that is part of itself, or a number without end; write it out") from None
+    try:
         return model.model_validate(data)
     except ValidationError as error:
         lines = []
@@ -505,8 +717,9 @@ def validate(model: type[S], data: Any, where: str) -> S:
             elif problem["type"] == "missing":
                 lines.append(f"{where}: key '{key}' is missing")
             else:
-                given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
-                lines.append(f"{where}: key '{key}': {problem['msg']}{given}")
+                given = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {problem['input']!r:.80})"
+                place = f"key '{key}': " if problem["loc"] else ""
+                lines.append(f"{where}: {place}{problem['msg'].removeprefix('Value error, ')}{given}")
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -521,15 +734,38 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _DistinctKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice in one mapping is an error; plain YAML loaders let the last one win."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """One mapping as it is written, before `<<` brings in the keys of another: those may be overridden."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in lines:
+                    raise yaml.YAMLError(f"key '{key.value}' stands in line {lines[key.value]} and again in line {line}; remove one")
+                lines[key.value] = line
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; raises ConfigError naming file and line when it is none."""
+    """A YAML mapping; raises ConfigError naming file and line when it is none, or has a key twice."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_DistinctKeys)
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise ConfigError(f"{path}: no such file; files there: {known}") from None
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}: line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or date that Python cannot hold
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, found {type(data).__name__}")
     return data
@@ -544,7 +780,10 @@ def load_run(path: Path) -> RunConfig:
     data = read_yaml(path)
     chain = [path]
     while "extends" in data:
-        parent = path.parent / f"{data.pop('extends')}.yaml"
+        name = data.pop("extends")
+        if not isinstance(name, str):
+            raise ConfigError(f"{chain[-1]}: key 'extends' must be the name of another run, found {name!r:.80}")
+        parent = path.parent / f"{name}.yaml"
         if parent in chain:
             raise ConfigError(f"{path}: 'extends' runs in a circle: {' -> '.join(p.stem for p in [*chain, parent])}")
         chain.append(parent)
@@ -552,14 +791,21 @@ def load_run(path: Path) -> RunConfig:
     return validate(RunConfig, data, str(path))
 
 
+def _distinct_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _distinct("an object", (key for key, _ in pairs))
+    return dict(pairs)
+
+
 def load_section(model: type[S], text: str, section: str) -> S:
     """The value of a `--config` flag: the section as JSON, or the path of a run file that contains it."""
     stripped = text.strip()
     if stripped.startswith("{"):
         try:
-            data = json.loads(stripped)
-        except json.JSONDecodeError as error:
+            data = json.loads(stripped, object_pairs_hook=_distinct_pairs)
+        except ValueError as error:
             raise ConfigError(f"--config: not valid JSON: {error}") from None
+        except RecursionError:
+            raise ConfigError("--config: not valid JSON: nested too deeply") from None
         return validate(model, data, f"--config ({section})")
     value = getattr(load_run(Path(stripped)), section)
     if value is None:

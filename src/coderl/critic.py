@@ -289,6 +289,13 @@ def _lists(arrays: Sequence[NDArray[Any]], kind: pa.DataType) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(arrays), kind))
 
 
+def _batches(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(columns=["task_id", "sample_id", "n_classes", "probabilities"])
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: damaged ({' '.join(str(error).split()):.200}); run `coderl score` again") from None
+
+
 def read_values(path: Path) -> dict[tuple[str, int], NDArray[np.float32]]:
     """Token probabilities [T, C] of a file of `score`, by (task_id, sample_id).
 
@@ -299,13 +306,13 @@ def read_values(path: Path) -> dict[tuple[str, int], NDArray[np.float32]]:
         raise DataError(f"{path}: no such file; make it with `coderl score`")
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a parquet file ({error}); run `coderl score` again") from None
     missing = [name for name in _VALUES_SCHEMA.names if name not in file.schema_arrow.names]
     if missing:
         raise DataError(f"{path}: no column {missing[0]!r}; token values are made by `coderl score`")
     found: dict[tuple[str, int], NDArray[np.float32]] = {}
-    for batch in file.iter_batches(columns=["task_id", "sample_id", "n_classes", "probabilities"]):
+    for batch in _batches(file, path):
         tasks, ids, classes = (batch.column(name).to_pylist() for name in ("task_id", "sample_id", "n_classes"))
         lists = batch.column("probabilities")
         offsets, flat = lists.offsets.to_numpy(), lists.values.to_numpy().astype(np.float32)

@@ -357,5 +357,9 @@ def _windows_per_objective(texts: list[str], tokenizer: Any, config: PretrainCon
         size = lengths.max_source_tokens + lengths.max_target_tokens - 4
         windows["ntp"] = make_windows(texts, tokenizer, size, False)
     for name, found in windows.items():
+        if not found:
+            raise DataError(
+                f"the corpus has no window of 2 tokens for objective {name!r}; look at its statistics.csv, or raise the lengths"
+            )
         logger.info("%s: %d windows, %d tokens", name, len(found), sum(len(window.tokens) for window in found))
     return windows

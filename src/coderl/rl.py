@@ -314,7 +314,7 @@ def rl_finetune(
             for task, texts in correct.items()
         ]
         rewards = {str(name): value for name, value in config.rewards.items()}
-        experience = make_experience(chosen, rewards, drawn, judged, found, encode)
+        experience = make_experience(chosen, rewards, drawn, judged, found, encode) if chosen.losses != "ce" else []
         logger.info("round %d: %d programs, %d problems with correct programs", number, len(experience), len(pairs))
         examples = PolicyExamples(chosen, experience, pairs, tokenizer.pad_token_id, derived_seed(seed, "round", number))
         rows = train(

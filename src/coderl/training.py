@@ -29,7 +29,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from coderl.config import TrainingConfig, section_json
 from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum
-from coderl.records import atomic_path, keep
+from coderl.records import DataError, atomic_path, keep
 from coderl.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class _StepBatches(Dataset[dict[str, Tensor]]):
         self.current = epoch
         self.items = self.examples.epoch(epoch)
         if not self.items:
-            raise ValueError("nothing to train on: the examples of this stage are empty")
+            raise DataError("nothing to train on: the examples of this stage are empty; are there programs with outcomes, or solutions?")
         lengths = [self.examples.length(item) for item in self.items]
         rng = random.Random(derived_seed(self.seed, "batches", epoch))
         self.batches = plan_batches(lengths, self.config, self.parts, rng)
@@ -180,7 +180,7 @@ def train(
         work: folder for checkpoints.
 
     Raises:
-        ValueError: no examples.
+        DataError: no examples.
     """
     set_seed(derived_seed(seed, "training") % 2**32)
     world = int(os.environ.get("WORLD_SIZE", "1"))

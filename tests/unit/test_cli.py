@@ -124,6 +124,46 @@ def test_bad_input_is_one_message_without_a_traceback(words: list[str], message:
     assert not (ROOT / "x").exists()
 
 
+PROBLEM = {"task_id": "a", "question": "q", "hidden_tests": {"kind": "stdin", "inputs": ["1"], "outputs": ["1"]}}
+
+
+@pytest.mark.parametrize(
+    ("problem", "sample", "output", "message"),
+    [
+        ({"question": "\ud800"}, {}, "o.jsonl", "p.jsonl: row 1: field 'question': holds half of a surrogate pair"),
+        (
+            {"hidden_tests": {"kind": "assert", "asserts": ["assert 1"], "setup": 5}},
+            {},
+            "o.jsonl",
+            "p.jsonl: row 1: field 'hidden_tests': 'setup'",
+        ),
+        ({"entry_point": ""}, {}, "o.jsonl", "p.jsonl: row 1: field 'entry_point'"),
+        ({}, {"n_tokens": "abc"}, "o.jsonl", "s.jsonl: row 1: 'n_tokens' must be an integer"),
+        ({}, {"kind": "banana"}, "o.jsonl", "s.jsonl: row 1: 'kind' must be one of"),
+        ({}, {}, "o.csv", "o.csv: unknown suffix"),
+    ],
+)
+def test_bad_rows_are_one_message_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], problem: dict[str, object], sample: dict[str, object], output: str, message: str
+) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(PROBLEM | problem))
+    (tmp_path / "s.jsonl").write_text(json.dumps({"task_id": "a", "solution": "print(1)"} | sample))
+    words = ["run-tests", "--problems", str(tmp_path / "p.jsonl"), "--samples", str(tmp_path / "s.jsonl"), "--suite", "hidden"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, "--output", str(tmp_path / output)])
+    assert ended.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "s.jsonl"]
+
+
+def test_the_help_says_which_benchmarks_can_be_read() -> None:
+    help_text = coderl("problems", "--help").stdout
+    assert "humaneval" not in help_text
+    assert "hub" not in help_text
+
+
 def test_debug_shows_the_traceback() -> None:
     for done in (coderl("--debug", "show", "nowhere.csv"), coderl("show", "nowhere.csv", CODERL_DEBUG="1")):
         assert done.returncode == 1

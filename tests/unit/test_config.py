@@ -16,6 +16,7 @@ from coderl.config import (
     STAGES,
     ConfigError,
     CorpusConfig,
+    RlFinetuneConfig,
     RunConfig,
     SampleConfig,
     TrainingConfig,
@@ -175,3 +176,213 @@ def test_the_schema_and_the_reference_are_up_to_date() -> None:
     script = ROOT / "workflow/scripts/config_reference.py"
     done = subprocess.run([sys.executable, str(script), "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# --------------------------------------------------------------------------------------------------- values that cannot be meant
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The mini run with one key set."""
+    data = with_change()
+    *steps, last = [int(step) if step.isdigit() else step for step in path.split("/")]
+    node: Any = data
+    for step in steps:
+        node = node[step]
+    node[last] = value
+    return data
+
+
+TRAINING = "warm_start/training"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("procedural/transforms", [], "at least 1 item"),
+        ("procedural/depths", {}, "at least 1 item"),
+        ("procedural/depths", {"interview": []}, "at least 1 item"),
+        ("procedural/depths", {"interview": [0]}, "greater than or equal to 1"),
+        ("problems/train/benchmark", "humaneval", "'procedural', 'apps', 'mbpp' or 'jsonl'"),
+        ("problems/train/source", "", "at least 1 character"),
+        ("problems/train/difficulty_shares", {"interview": -0.1}, "greater than or equal to 0"),
+        ("problems/train/difficulty_shares", {"interview": 0}, "give at least one difficulty a share above 0"),
+        ("problems/train/difficulty_shares", {}, "at least 1 item"),
+        ("corpus/sources", [], "at least 1 item"),
+        ("corpus/stdlib_files", -1, "greater than or equal to 0"),
+        ("corpus/licenses", [], "at least 1 item"),
+        ("corpus/max_characters", 0, "greater than or equal to 1"),
+        ("corpus/min_characters", -1, "greater than or equal to 0"),
+        ("corpus/min_characters", 7000, "min_characters is 7000, more than max_characters, 6000"),
+        ("corpus/max_line_length", 0, "greater than or equal to 1"),
+        ("corpus/max_mean_line_length", 0, "greater than 0"),
+        ("corpus/min_alphanumeric_fraction", 25, "less than or equal to 1"),
+        ("pretrain/architecture/heads", 0, "greater than or equal to 1"),
+        ("pretrain/architecture/d_model", 0, "greater than or equal to 1"),
+        ("pretrain/architecture/d_ff", -1, "greater than or equal to 1"),
+        ("pretrain/architecture/d_kv", 0, "greater than or equal to 1"),
+        ("pretrain/architecture/encoder_layers", 0, "greater than or equal to 1"),
+        ("pretrain/architecture/decoder_layers", 0, "greater than or equal to 1"),
+        ("pretrain/architecture/dropout", 1, "less than 1"),
+        ("pretrain/architecture/relative_attention_buckets", 2, "greater than or equal to 4"),
+        ("pretrain/architecture/relative_attention_max_distance", 16, "give more than half of relative_attention_buckets, 32"),
+        ("pretrain/tokenizer/vocabulary_size", 10, "greater than or equal to 262"),
+        ("pretrain/tokenizer/vocabulary_size", 270, "20 sentinels beside bytes and special tokens need at least 281"),
+        ("pretrain/tokenizer/min_frequency", 0, "greater than or equal to 1"),
+        ("pretrain/phases", [], "at least 1 item"),
+        ("pretrain/phases/0/objectives", {}, "at least 1 item"),
+        ("pretrain/phases/0/objectives", {"msp": 1, "ntp": -1}, "greater than 0"),
+        ("pretrain/mask_rate", 15, "less than 1"),
+        ("pretrain/mask_rate", 0, "greater than 0"),
+        ("pretrain/max_span", 0, "greater than or equal to 1"),
+        ("pretrain/pivot_range", [0.9, 0.1], "the first share must not be above the second"),
+        ("pretrain/pivot_range", [0.1, 1.5], "less than or equal to 1"),
+        (f"{TRAINING}/learning_rate", float("inf"), "finite number"),
+        (f"{TRAINING}/learning_rate", float("nan"), "finite number"),
+        (f"{TRAINING}/steps", True, "needs a number; YAML reads yes"),
+        (f"{TRAINING}/warmup_steps", 501, "warmup_steps is 501, more than steps, 500"),
+        (f"{TRAINING}/micro_batch_size", 4, "micro_batch_size divides batch_size, which is null"),
+        (f"{TRAINING}/adam_beta1", 1, "less than 1"),
+        (f"{TRAINING}/adam_beta2", -0.1, "greater than or equal to 0"),
+        ("warm_start/base_model", "", "at least 1 character"),
+        ("warm_start/max_solutions_per_problem", 0, "greater than or equal to 1"),
+        ("run_tests/cpu_seconds", float("inf"), "finite number"),
+        ("train_critic/hidden_size", 0, "greater than or equal to 1"),
+        ("score/batch_tokens", 0, "greater than or equal to 1"),
+        (
+            "rl_finetune/rewards",
+            {"passed_test": 1},
+            "give all four outcomes their return; missing: compile_error, runtime_error, failed_test",
+        ),
+        ("rl_finetune/rewards/passed_test", float("inf"), "finite number"),
+        ("rl_finetune/rewards/passed_test", True, "needs a number; YAML reads yes"),
+        ("procedural/depths", {"interview": [True]}, "needs a number; YAML reads yes"),
+        ("seed", 2**63, "needs a number of at most 64 bits"),
+        ("train_critic/base_model", "", "at least 1 character"),
+        ("train_repair/base_model", "", "at least 1 character"),
+        ("evaluate/pass_at", [], "at least 1 item"),
+        ("evaluate/pass_at", [0], "greater than or equal to 1"),
+        ("evaluate/pass_at", [1, 1], "pass_at has 1 twice"),
+        ("evaluate/n_at", [[5, 1]], "n_at has [5, 1]: 5 programs cannot be submitted of 1"),
+        ("evaluate/n_at", [[0, 1]], "greater than or equal to 1"),
+        ("evaluate/policies", ["rl", "rl"], "policies has 'rl' twice"),
+    ],
+)
+def test_a_value_out_of_its_range_names_the_key(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(RunConfig, changed(path, value), "mine.yaml")
+    first = str(caught.value).splitlines()[0]
+    assert first.startswith("mine.yaml: key '" + path.split("/")[0])
+    assert message in first
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "evaluate/comparisons",
+            [["rl_finetune/rll", "warm_start"]],
+            "evaluate.comparisons: no row 'rl_finetune/rll' in the table; did you mean 'rl_finetune/rl'?",
+        ),
+        ("evaluate/pass_at", [1, 100], "evaluate.pass_at needs 100 programs per problem, but sample.sets.test.samples_per_problem is 60"),
+        ("evaluate/n_at", [[1, 100]], "evaluate.n_at needs 100 programs per problem, but sample.sets.test.samples_per_problem is 60"),
+        ("sample/sets/train/greedy", False, "rl_finetune.variants.rl has returns: greedy_relative, which needs the greedy program"),
+        ("problems/train/size", None, "problems.train.size is missing"),
+        ("sample/sets/train/shards", 31, "sample.sets.train.shards is 31, but 1500 problems are 30 batches of 50; lower shards"),
+        ("critical_sample/shards", 13, "critical_sample.shards is 13, but 300 problems are 12 batches of 25; lower shards"),
+        ("problems/train/source", "file.jsonl", "problems.train.source: the procedural benchmark is generated"),
+        ("problems/test/benchmark", "apps", "problems.test.source is missing: benchmark 'apps'"),
+        ("problems/train/with_solutions", 0, "problems.train.with_solutions is 0: no reference solutions, but warm_start learns from them"),
+        ("problems/test/with_solutions", 0, "problems.test.with_solutions is 0: no reference solutions, but the table has a row of them"),
+        ("description", "\ud800", "holds half of a surrogate pair"),
+        ("procedural/depths", {"interview": [2]}, "problems.train.difficulty_shares has introductory, which procedural.depths does not"),
+        (
+            "rl_finetune/variants/a.b",
+            {"training": {"steps": 1, "batch_size": 1}},
+            "rl_finetune.variants has 'a.b'; a name becomes part of a path",
+        ),
+    ],
+)
+def test_what_would_fail_at_a_late_stage_fails_when_the_run_is_read(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(RunConfig, changed(path, value), "mine.yaml")
+    assert str(caught.value).startswith("mine.yaml: " + message)
+    assert len(str(caught.value)) < 300, "the message does not repeat the whole file"
+
+
+def test_what_fits_together_is_accepted() -> None:
+    data = changed(
+        "evaluate/comparisons", [["critical", "policy/rl"], ["empty_program", "reference_solutions"], ["actor", "rl_finetune/ce"]]
+    )
+    data["sample"]["sets"]["train"]["greedy"] = False
+    data["rl_finetune"]["variants"]["rl"]["returns"] = "leave_one_out"
+    validate(RunConfig, data, "a run")
+
+
+def test_partial_rewards_are_an_error_as_json_too_and_complete_a_run_that_has_all() -> None:
+    section = with_change()["rl_finetune"]
+    with pytest.raises(ConfigError, match=r"--config \(rl_finetune\): key 'rewards': .*missing: runtime_error, failed_test"):
+        load_section(RlFinetuneConfig, json.dumps({**section, "rewards": {"compile_error": -1, "passed_test": 1}}), "rl_finetune")
+
+
+def test_one_reward_changes_a_run_that_states_all_four(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(with_change()))
+    (tmp_path / "mine.yaml").write_text("extends: base\nrl_finetune: {rewards: {failed_test: 0}}\n")
+    assert load_run(tmp_path / "mine.yaml").rl_finetune.rewards == {
+        "compile_error": -1.0,
+        "runtime_error": -0.6,
+        "failed_test": 0.0,
+        "passed_test": 1.0,
+    }
+
+
+# --------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"seed: 1\ndescription: \xff\n", r"x\.yaml: line 2: not UTF-8 .*save the file as UTF-8"),
+        (
+            b"seed: 1\nreport:\n  example_programs: 1\nseed: 2\n",
+            r"x\.yaml: not valid YAML: key 'seed' stands in line 1 and again in line 4",
+        ),
+        (b"a: {b: 1, b: 2}\n", r"key 'b' stands in line 1 and again in line 1"),
+        (b"seed: " + b"9" * 5000 + b"\n", r"x\.yaml: not valid YAML: "),
+        (b"[" * 5000, r"x\.yaml: nested too deeply"),
+        (b"a: &a {b: *a}\n", r"x\.yaml: holds a mapping or list that is part of itself"),
+        (b"extends: [a]\n", r"x\.yaml: key 'extends' must be the name of another run"),
+    ],
+)
+def test_a_run_file_that_cannot_be_read_names_file_and_line(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "x.yaml").write_bytes(text)
+    with pytest.raises(ConfigError, match=message):
+        load_run(tmp_path / "x.yaml")
+
+
+def test_a_folder_in_place_of_a_run_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"x\.yaml: cannot be read \(Is a directory\)"):
+        load_run(tmp_path / "x.yaml")
+
+
+def test_merged_keys_may_be_overridden_again_and_again(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("a: &a {k: 1, l: 1}\nb: &b {<<: *a, k: 2}\nc: {<<: *b, l: 3}\n")
+    assert read_yaml(tmp_path / "x.yaml")["c"] == {"k": 2, "l": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"sets": {}, "sets": {}}', "an object has 'sets' twice"),
+        ('{"a": ' * 100_000, "nested too deeply"),
+        ('{"a": NaN, ', "not valid JSON"),
+    ],
+)
+def test_a_malformed_section_is_one_message(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_section(SampleConfig, text, "sample")
+
+
+def test_a_run_is_active_once() -> None:
+    with pytest.raises(ConfigError, match="runs has 'mini' twice"):
+        validate(WorkflowConfig, {"runs": ["mini", "mini"]}, "config.yaml")

@@ -315,7 +315,5 @@ def test_malformed_rows_name_file_row_and_column(tmp_path: Path, row: dict[str, 
 def test_unusable_sources_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"source 'nowhere\.jsonl'"):
         run(tmp_path, ["nowhere.jsonl"])
-    with pytest.raises(ConfigError, match="'licenses' is empty"):
-        run(tmp_path, ["procedural"], licenses=[])
     with pytest.raises(DataError, match="the sources hold no file"):
         run(tmp_path, ["procedural"], procedural_files=0)

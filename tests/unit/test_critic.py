@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -381,6 +382,12 @@ def test_score_and_read_values_name_bad_input(tmp_path: Path) -> None:
         read_values(tmp_path / "v.parquet")
     with pytest.raises(DataError, match="no column 'sample_id'"):
         read_values(files["problems"])
+    columns = {"task_id": ["a"] * 4000, "sample_id": range(4000), "n_classes": [2] * 4000, "probabilities": [[0.5, 0.5]] * 4000}
+    pq.write_table(pa.table({**columns, "pooled": columns["probabilities"]}), tmp_path / "d.parquet", compression="zstd")
+    whole = (tmp_path / "d.parquet").read_bytes()
+    (tmp_path / "d.parquet").write_bytes(whole[:50] + bytes(b ^ 255 for b in whole[50:6000]) + whole[6000:])
+    with pytest.raises(DataError, match=r"d\.parquet: damaged .*run `coderl score` again"):
+        read_values(tmp_path / "d.parquet")
 
 
 # ------------------------------------------------------------------------------------------- the stage

@@ -213,6 +213,10 @@ def test_a_missing_shard_and_a_foreign_problem_are_errors(tmp_path: Path) -> Non
     doubled = files.model_copy(update={"samples": files.samples * 2})
     with pytest.raises(DataError, match="already in another file"):
         read_programs("actor", doubled, fake_problems(2))
+    write_outcomes(tmp_path / "again.jsonl", [good("test/0001", outcome="failed_test", n_passed=0)])
+    contradicted = files.model_copy(update={"hidden": [*files.hidden, tmp_path / "again.jsonl"]})
+    with pytest.raises(DataError, match=r"again\.jsonl: task_id 'test/0001', sample_id 0 has an outcome .* already, in .*h\.jsonl"):
+        read_programs("actor", contradicted, fake_problems(2))
 
 
 def test_the_programs_flag_is_read_strictly(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from coderl.problems import (
     write_problems,
 )
 from coderl.problems.sets import make_problem_set
-from coderl.records import DataError
+from coderl.records import DataError, json_text
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -69,6 +70,10 @@ OWN = [
     Problem("mine/4", "custom", "train", "introductory", "h", "", None, [], None, None),
 ]
 
+DEEP: Any = 1
+for _ in range(150):
+    DEEP = [DEEP]
+
 # --------------------------------------------------------------------------------------------------- rows
 
 
@@ -94,12 +99,71 @@ def test_rows_survive_a_round_trip_and_give_equal_bytes(tmp_path: Path, name: st
         ({"example_tests": {"kind": "call", "inputs": [[1]], "outputs": [1]}}, "'example_tests' has kind 'call', so 'entry_point'"),
         ({"example_tests": {"kind": "calls"}}, "'example_tests': kind must be"),
         ({"example_tests": {"kind": "assert", "asserts": "assert 1"}}, "'asserts', a list of strings"),
+        (
+            {"example_tests": {"kind": "assert", "asserts": ["assert 1"], "setup": 5}},
+            "'example_tests': 'setup' must be a string of code, found 5",
+        ),
+        ({"hidden_tests": {"kind": "stdin", "inputs": ["1"], "outputs": ["1"], "result": []}}, "unknown key 'result'; kind 'stdin' has"),
+        ({"hidden_tests": {"kind": "assert", "asserts": ["assert 1"], "inputs": []}}, "unknown key 'inputs'; kind 'assert' has"),
+        ({"hidden_tests": "[" * 100_000}, "field 'hidden_tests' is not valid JSON (nested too deeply)"),
+        (
+            {"entry_point": "f", "hidden_tests": {"kind": "call", "inputs": [[DEEP]], "outputs": [1]}},
+            "'hidden_tests': nested more than 100 deep",
+        ),
+        ({"entry_point": "f", "hidden_tests": {"kind": "call", "inputs": [[{"\ud800": 1}]], "outputs": [1]}}, "half of a surrogate pair"),
+        ({"task_id": "\ud800"}, "'task_id': holds half of a surrogate pair"),
+        ({"question": "a\udfff"}, "'question': holds half of a surrogate pair"),
+        ({"starter_code": "\ud800"}, "'starter_code': holds half of a surrogate pair"),
+        ({"solutions": ["\ud800"]}, "'solutions': holds half of a surrogate pair"),
+        ({"entry_point": ""}, "'entry_point' must be null or the name of a function, found ''"),
+        ({"entry_point": "a b"}, "'entry_point' must be null or the name of a function, found 'a b'"),
+        ({"difficulty": "hard"}, "'difficulty' must be introductory, interview or competition, found 'hard'"),
+        ({"split": "tset"}, "'split' must be train, validation, test or prompt, found 'tset'"),
     ],
 )
 def test_malformed_rows_name_row_and_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = write_lines(tmp_path / "mine.jsonl", [{"task_id": "a", "question": "q"}, {"task_id": "b", "question": "q", **changes}])
     with pytest.raises(DataError, match=re.escape(f"{path}: row 2: ") + ".*" + re.escape(message)):
         read_problems(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"task_id": "b", "question": ' + "9" * 5000 + "}"])
+def test_lines_that_python_cannot_hold_as_they_are_name_row_and_field(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"mine\.jsonl: (line 1: not valid JSON \(nested too deeply\)|row 1: .*'question'.*found 9999)"):
+        read_problems(path)
+
+
+@pytest.mark.parametrize("name", ["long.jsonl", "long.parquet"])
+def test_integers_of_any_length_are_legal_in_tests(tmp_path: Path, name: str) -> None:
+    long = 10**5000 + 7
+    source = tmp_path / "mine.jsonl"
+    tests = {"kind": "call", "inputs": [[long]], "outputs": [long + 1]}
+    source.write_text(json_text({"task_id": "a", "question": "q", "entry_point": "f", "hidden_tests": tests}))
+    (problem,) = make(tmp_path / name, "jsonl", source)
+    assert problem.hidden_tests == InputOutputTests("call", [[long]], [long + 1])
+    assert sys.get_int_max_str_digits() > 0, "elsewhere the limit stays"
+
+
+def test_a_misspelt_split_does_not_drop_the_row(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "mine.jsonl", [{"task_id": "a", "question": "q"}, {"task_id": "b", "question": "q", "split": "tset"}])
+    with pytest.raises(DataError, match=r"mine\.jsonl: row 2: field 'split' must be .* found 'tset'"):
+        make(tmp_path / "out.parquet", "jsonl", source)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_unknown_splits_and_suffixes_are_errors(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "apps.jsonl", [APPS_ROW])
+    with pytest.raises(DataError, match="apps: no split 'banana'; it has train, validation, test"):
+        make(tmp_path / "out.parquet", "apps", source, split="banana")
+    own = write_lines(tmp_path / "own.jsonl", [{"task_id": "a", "question": "q"}])
+    with pytest.raises(DataError, match="jsonl: no split 'banana'"):
+        make(tmp_path / "out.parquet", "jsonl", own, split="banana")
+    for name in ("p.csv", "p", "p.gz", "p.json"):
+        with pytest.raises(DataError, match=re.escape(f"{name}: unknown suffix; name the output .jsonl, .jsonl.gz or .parquet")):
+            make(tmp_path / name, "jsonl", own)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["apps.jsonl", "own.jsonl"]
 
 
 def test_the_documented_example_is_a_valid_file(tmp_path: Path) -> None:
@@ -222,7 +286,12 @@ def test_apps_rows(tmp_path: Path) -> None:
         ({"input_output": '{"inputs": ["1"], "outputs": []}'}, "column 'input_output': needs lists"),
         ({"input_output": '{"inputs": [1], "outputs": ["1"]}'}, "has no 'fn_name'"),
         ({"input_output": '{"fn_name": "f", "inputs": [1], "outputs": ["1"]}'}, "list of arguments"),
-        ({"input_output": '{"inputs": [' + "9" * 5000 + '], "outputs": [1]}'}, "column 'input_output' is not valid JSON"),
+        ({"input_output": "[" * 100_000}, "column 'input_output' is not valid JSON (nested too deeply)"),
+        ({"input_output": '{"inputs": [' + "9" * 5000 + '], "outputs": [1]}'}, "inputs and outputs must be texts, found int"),
+        ({"question": ""}, "'question' must be a non-empty string"),
+        ({"question": "\ud800"}, "'question': holds half of a surrogate pair"),
+        ({"difficulty": "hard"}, "'difficulty' must be introductory, interview or competition, found 'hard'"),
+        ({"input_output": '{"fn_name": "", "inputs": [[1]], "outputs": ["1"]}'}, "'entry_point' must be null or the name of a function"),
     ],
 )
 def test_malformed_apps_rows_name_row_and_column(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderl.config import ConfigError, ProceduralConfig
+from coderl.config import ConfigError, ProceduralConfig, validate
 from coderl.problems import InputOutputTests, Problem
 from coderl.problems.grammar import OUTPUTS, PHRASINGS, TRANSFORMS
 from coderl.problems.procedural import GeneratedProblem, Pipeline, ProceduralBenchmark, degenerate, difficulty_order
@@ -258,15 +258,17 @@ def test_deeper_than_there_are_transforms_repeats_none_side_by_side() -> None:
     ("changes", "message"),
     [
         ({"transforms": ["revers"]}, "did you mean 'reverse'"),
-        ({"outputs": []}, "'outputs'"),
+        ({"outputs": []}, "'outputs': List should have at least 1 item"),
         ({"phrasings": 4}, "'phrasings'.*3"),
-        ({"depths": {"interview": [0]}}, "depths.interview"),
-        ({"depths": {}}, "'depths' is empty"),
+        ({"depths": {"interview": [0]}}, r"depths\.interview\.0': Input should be greater"),
+        ({"depths": {"interview": []}}, r"depths\.interview': List should have at least 1 item"),
+        ({"depths": {}}, "'depths': Dictionary should have at least 1 item"),
+        ({"transforms": ["add"], "depths": {"interview": [2]}}, "at least two transforms"),
     ],
 )
 def test_impossible_configurations_name_the_key(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        ProceduralBenchmark(ProceduralConfig(**changes))
+        ProceduralBenchmark(validate(ProceduralConfig, changes, "procedural"))
 
 
 def test_a_grammar_without_a_usable_problem_is_an_error_not_an_endless_search() -> None:

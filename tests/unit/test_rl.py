@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_t5
+from tiny_models import save_tiny, tiny_t5
 
-from coderl.config import PolicyVariant, TrainingConfig
+from coderl.config import PolicyVariant, RlFinetuneConfig, TrainingConfig
 from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum, token_log_probabilities
-from coderl.problems import Problem
-from coderl.records import DataError, OutcomeRow, Sample
-from coderl.rl import Experience, PolicyExamples, correct_programs, make_experience, policy_objective, statistics
+from coderl.problems import Problem, write_problems
+from coderl.records import DataError, OutcomeRow, Sample, write_outcomes, write_samples
+from coderl.rl import Experience, PolicyExamples, correct_programs, make_experience, policy_objective, rl_finetune, statistics
 from coderl.training import train
 
 REWARDS = {"compile_error": -1.0, "runtime_error": -0.6, "failed_test": -0.3, "passed_test": 1.0}
@@ -157,3 +158,31 @@ def test_training_raises_what_passed_and_lowers_what_failed(tmp_path: Any) -> No
     assert after[0] > before[0]
     assert after[0] - after[1] > before[0] - before[1]
     assert {"loss_rl", "loss_ce", "mean_relative_return", "mean_value", "grad_norm"} <= set(log[-1])
+
+
+def stage_arguments(folder: Path) -> dict[str, Any]:
+    """Files of a problem with one reference and two samples of one outcome, no greedy program, no values."""
+    samples, rows = group("a", ["failed_test", "failed_test"], greedy=None)
+    write_problems(folder / "p.jsonl", [Problem("a", "custom", "train", "introductory", "q", "", None, ["aa"], None, None)])
+    write_samples(folder / "s.jsonl", samples)
+    write_outcomes(folder / "o.jsonl", rows.values())
+    files = {"problems": folder / "p.jsonl", "samples": [folder / "s.jsonl"], "outcomes": [folder / "o.jsonl"], "values": None}
+    return {**files, "actor": save_tiny(folder / "actor", tiny_t5()), "seed": 1, "output": folder / "policy", "work": folder / "work"}
+
+
+def stage_config(**changes: Any) -> RlFinetuneConfig:
+    training = {"steps": 1, "batch_size": 1, "learning_rate": 1e-2}
+    lengths = {"max_source_tokens": 128, "max_target_tokens": 16}
+    return RlFinetuneConfig(lengths=lengths, variants={"mine": {"training": training, **changes}})  # type: ignore[arg-type]
+
+
+def test_cross_entropy_alone_needs_neither_greedy_programs_nor_values(tmp_path: Path) -> None:
+    rl_finetune(config=stage_config(losses="ce"), variant="mine", **stage_arguments(tmp_path))
+    assert (tmp_path / "policy" / "model.safetensors").exists()
+
+
+def test_no_program_with_a_gradient_is_an_error_and_leaves_no_policy(tmp_path: Path) -> None:
+    config = stage_config(losses="rl", values="none", returns="leave_one_out")  # equal returns: every difference is 0
+    with pytest.raises(DataError, match="nothing to train on"):
+        rl_finetune(config=config, variant="mine", **stage_arguments(tmp_path))
+    assert not list(tmp_path.glob("*policy*"))

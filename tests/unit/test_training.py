@@ -17,6 +17,7 @@ import coderl.training as training
 from coderl.config import TrainingConfig
 from coderl.models import collate_pairs
 from coderl.objectives import IGNORED
+from coderl.records import DataError
 from coderl.training import model_folder, plan_batches, program_cross_entropy, read_log, train, write_log
 
 
@@ -161,7 +162,7 @@ def test_plan_with_sizes_drops_an_incomplete_last_batch() -> None:
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="examples of this stage are empty"):
+    with pytest.raises(DataError, match="examples of this stage are empty"):
         train(tiny_model(), Pairs(0), program_cross_entropy, settings(), settings="", seed=1, work=tmp_path)
 
 

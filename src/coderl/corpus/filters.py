@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coderl.config import ConfigError, CorpusConfig
+from coderl.config import CorpusConfig
 from coderl.corpus.licenses import header_contradicts, license_allowed, license_name
 from coderl.corpus.sources import GENERATED, SourceFile
 from coderl.problems import read_problems
@@ -140,8 +140,6 @@ def _unparsable(text: str) -> bool:
 def make_filters(config: CorpusConfig, decontaminate: list[Path], seed: int) -> dict[str, Callable[[SourceFile], bool]]:
     """Filters by name, in their order; each says whether a file is dropped. Some remember the files they let through."""
     allowed = frozenset(license_name(name) for name in config.licenses)
-    if not allowed:
-        raise ConfigError("corpus: key 'licenses' is empty; every file would be dropped")
     seen: set[bytes] = set()
     problems = _Decontamination(decontaminate, config.decontaminate_ngram)
 

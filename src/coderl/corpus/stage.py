@@ -44,11 +44,13 @@ def make_corpus(
 
     Raises:
         ConfigError: an unusable source or key.
-        DataError: a malformed row (file, row and column are named), or nothing left.
+        DataError: a malformed row (file, row and column are named), nothing left, or an output of another suffix.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if output.suffix != ".parquet":
+        raise DataError(f"{output}: the corpus is written as parquet; name the output .parquet")
     filters = make_filters(config, decontaminate, seed)
     counts = _Statistics([*filters, ALL])
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])

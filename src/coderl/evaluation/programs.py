@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from coderl.config import ConfigError, Section, validate
+from coderl.config import TABLE_ROWS, ConfigError, Section, validate
 from coderl.evaluation.estimators import Booleans, Floats, Integers
 from coderl.problems import Problem
-from coderl.records import OUTCOMES, DataError, read_outcomes, read_samples
+from coderl.records import OUTCOMES, DataError, parse_json, read_outcomes, read_samples
 
 KINDS: tuple[str, ...] = ("sample", "greedy", "refine", "repair", "reference", "empty")
 PASSED = OUTCOMES.index("passed_test")
@@ -41,10 +40,10 @@ def parse_program_files(text: str) -> dict[str, ProgramFiles]:
         path = Path(text.strip())
         if not path.is_file():
             raise ConfigError(f"--programs: neither a JSON object nor a file: {text.strip()[:200]!r}")
-        where, text = str(path), path.read_text(encoding="utf-8")
+        where, text = str(path), path.read_text(encoding="utf-8", errors="replace")
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"{where}: not valid JSON: {error}") from None
     if not isinstance(data, dict) or not data:
         raise ConfigError(f'{where}: expected a mapping such as {{"actor": {{"samples": [...], "hidden": [...], "example": [...]}}}}')
@@ -60,17 +59,11 @@ def parse_program_files(text: str) -> dict[str, ProgramFiles]:
 
 def row_name(program: str) -> str:
     """The table's row name for a key of `--programs`; raises ConfigError for a key that has none."""
-    fixed = {
-        "actor": "warm_start",
-        "critical": "critical_sampling",
-        "reference": "reference_solutions",
-        "empty": "empty_program",
-    }
-    if program in fixed:
-        return fixed[program]
+    if program in TABLE_ROWS:
+        return TABLE_ROWS[program]
     if program.startswith("policy/") and len(program) > len("policy/"):
         return "rl_finetune/" + program.removeprefix("policy/")
-    raise ConfigError(f"programs: unknown model {program!r}; valid names: {', '.join(fixed)}, policy/<variant>")
+    raise ConfigError(f"programs: unknown model {program!r}; valid names: {', '.join(TABLE_ROWS)}, policy/<variant>")
 
 
 @dataclass(frozen=True)
@@ -177,6 +170,7 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
     limit_changed = np.full(len(place), np.nan)
     for suite, paths in (("hidden", files.hidden), ("example", files.example)):
         outcome, share = np.full(len(place), NOT_RUN, dtype=np.int8), np.full(len(place), np.nan)
+        read_from: dict[int, Path] = {}
         for path in paths:
             for (task_id, sample_id), row in read_outcomes(path).items():
                 position = place.get((index.get(task_id, -1), sample_id))
@@ -190,6 +184,12 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
                     raise DataError(
                         f"{path}: task_id {task_id!r}, sample_id {sample_id}: zero executed tests; such a program has no outcome"
                     )
+                if position in read_from:
+                    raise DataError(
+                        f"{path}: task_id {task_id!r}, sample_id {sample_id} has an outcome on the {suite} tests already, in "
+                        f"{read_from[position]}; give each file once, of one run of `coderl run-tests`"
+                    )
+                read_from[position] = path
                 outcome[position], share[position] = OUTCOMES.index(row.outcome), row.n_passed / row.n_tests
                 if suite == "hidden" and row.limit_changed_outcome is not None:
                     limit_changed[position] = row.limit_changed_outcome

@@ -33,7 +33,7 @@ from coderl.evaluation.tables import (
     write_table,
 )
 from coderl.problems import Problem, read_problems
-from coderl.records import DataError, atomic_path
+from coderl.records import DataError, atomic_path, parse_json
 from coderl.seeds import derived_seed
 
 log = logging.getLogger(__name__)
@@ -276,8 +276,8 @@ def _critic_rows(path: Path, common: Row) -> list[Row]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; it is written by `coderl train-critic`")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        found = parse_json(path.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); make it again with `coderl train-critic`") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: expected a mapping of metrics, found {type(found).__name__}")

@@ -197,8 +197,8 @@ def read_per_problem(path: Path) -> ProblemValues:
         raise DataError(f"{path}: no such file; make it with `coderl evaluate`")
     try:
         table = pq.read_table(path).to_pydict()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a parquet file ({error}); make it with `coderl evaluate`") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a parquet file, or damaged ({error}); make it with `coderl evaluate`") from None
     missing = [name for name in PER_PROBLEM_COLUMNS if name not in table]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; make it with `coderl evaluate`")

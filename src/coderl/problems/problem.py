@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from coderl.records import DataError, atomic_path, read_rows, write_json_lines
+from coderl.config import DIFFICULTIES
+from coderl.records import DataError, atomic_path, is_text, json_text, parse_json, read_rows, shown, write_rows
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,61 @@ class Problem:
 COLUMNS: tuple[str, ...] = tuple(Problem.__dataclass_fields__)
 
 
-def _tests_from_json(value: Any, where: str) -> Tests | None:
+SPLITS: tuple[str, ...] = ("train", "validation", "test", "prompt")
+"""`prompt` is MBPP's (spec 8.8): problems for the prompts of few-shot generation."""
+
+SUITE_KEYS: dict[str, tuple[str, ...]] = {
+    "stdin": ("kind", "inputs", "outputs"),
+    "call": ("kind", "inputs", "outputs"),
+    "assert": ("kind", "asserts", "setup"),
+}
+
+MAX_DEPTH = 100
+"""Of lists in lists in tests: every tool that reads a problem file has some limit, and real tests stay below 10."""
+
+
+def _from_json(value: Any, where: str) -> Any:
+    """A nested field, which may be JSON text; raises DataError for what no file or later stage can hold."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not valid JSON ({error.msg})") from None
+            value = parse_json(value)
+        except ValueError as error:
+            raise DataError(f"{where} is not valid JSON ({error})") from None
+    _check_value(value, where)
+    return value
+
+
+def _check_value(value: Any, where: str, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise DataError(f"{where}: nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str):
+        if not is_text(value):
+            raise DataError(f"{where}: holds half of a surrogate pair (such as \\ud800), which is no text; replace or remove it")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_value(key, where, depth + 1)
+            _check_value(item, where, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_value(item, where, depth + 1)
+    elif value is not None and not isinstance(value, int | float):
+        raise DataError(f"{where}: holds a {type(value).__name__}, which JSON does not have")
+
+
+def _tests_from_json(value: Any, where: str) -> Tests | None:
+    value = _from_json(value, where)
     if value is None:
         return None
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected null or an object with 'kind', found {type(value).__name__}")
     kind = value.get("kind")
+    if isinstance(kind, str) and kind in SUITE_KEYS:
+        unknown = [key for key in value if key not in SUITE_KEYS[kind] and value[key] is not None]
+        if unknown:
+            raise DataError(f"{where}: unknown key {unknown[0]!r}; kind {kind!r} has {', '.join(SUITE_KEYS[kind])}")
     if kind == "assert":
+        if not isinstance(value.get("setup"), str | None):
+            raise DataError(f"{where}: 'setup' must be a string of code, found {shown(value['setup'])}")
         asserts = value.get("asserts")
         if not isinstance(asserts, list) or not all(isinstance(line, str) for line in asserts):
             raise DataError(f"{where}: kind 'assert' needs 'asserts', a list of strings")
@@ -80,7 +124,7 @@ def _tests_from_json(value: Any, where: str) -> Tests | None:
             raise DataError(f"{where}: 'asserts' is empty; use null for a problem without tests")
         return AssertTests(asserts=asserts, setup=value.get("setup") or "")
     if kind not in ("stdin", "call"):
-        raise DataError(f"{where}: kind must be 'stdin', 'call' or 'assert', found {kind!r}")
+        raise DataError(f"{where}: kind must be 'stdin', 'call' or 'assert', found {shown(kind)}")
     inputs, outputs = value.get("inputs"), value.get("outputs")
     if not isinstance(inputs, list) or not isinstance(outputs, list):
         raise DataError(f"{where}: kind {kind!r} needs lists 'inputs' and 'outputs'")
@@ -110,19 +154,18 @@ def problem_from_row(row: dict[str, Any], where: str) -> Problem:
         raise DataError(f"{where}: unknown field {unknown[0]!r}; fields are {', '.join(COLUMNS)}")
     for name in ("task_id", "question"):
         if not isinstance(row.get(name), str) or not row[name]:
-            raise DataError(f"{where}: field {name!r} must be a non-empty string, found {row.get(name)!r}")
-    for name in ("benchmark", "split", "difficulty", "starter_code"):
+            raise DataError(f"{where}: field {name!r} must be a non-empty string, found {shown(row.get(name))}")
+    for name in ("task_id", "question", "benchmark", "split", "difficulty", "starter_code"):
         if row.get(name) is not None and not isinstance(row[name], str):
-            raise DataError(f"{where}: field {name!r} must be a string, found {row[name]!r}")
+            raise DataError(f"{where}: field {name!r} must be a string, found {shown(row[name])}")
+        _check_value(row.get(name), f"{where}: field {name!r}")
+    for name, known in (("split", SPLITS), ("difficulty", DIFFICULTIES)):
+        if row.get(name) and row[name] not in known:
+            raise DataError(f"{where}: field {name!r} must be {', '.join(known[:-1])} or {known[-1]}, found {shown(row[name])}")
     entry_point = row.get("entry_point")
-    if entry_point is not None and not isinstance(entry_point, str):
-        raise DataError(f"{where}: field 'entry_point' must be null or a name, found {entry_point!r}")
-    solutions = row.get("solutions")
-    if isinstance(solutions, str):
-        try:
-            solutions = json.loads(solutions)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: field 'solutions' is not valid JSON ({error.msg})") from None
+    if entry_point is not None and not _is_name(entry_point):
+        raise DataError(f"{where}: field 'entry_point' must be null or the name of a function, found {shown(entry_point)}")
+    solutions = _from_json(row.get("solutions"), f"{where}: field 'solutions'")
     if solutions is None:
         solutions = []
     if not isinstance(solutions, list) or not all(isinstance(text, str) for text in solutions):
@@ -144,6 +187,10 @@ def problem_from_row(row: dict[str, Any], where: str) -> Problem:
         hidden_tests=hidden,
         example_tests=example,
     )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isidentifier() and not iskeyword(value)
 
 
 def problem_to_row(problem: Problem) -> dict[str, Any]:
@@ -173,7 +220,7 @@ def write_problems(path: Path, problems: Iterable[Problem]) -> int:
     """Write problems atomically; nested fields (solutions, tests) are JSON text in parquet. Returns how many."""
     rows = [problem_to_row(problem) for problem in problems]
     if path.suffix != ".parquet":
-        return write_json_lines(path, rows)
+        return write_rows(path, rows)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -181,7 +228,7 @@ def write_problems(path: Path, problems: Iterable[Problem]) -> int:
     for row in rows:
         for name in COLUMNS:
             nested = name in ("solutions", "hidden_tests", "example_tests")
-            columns[name].append(json.dumps(row[name], ensure_ascii=False) if nested else row[name])
+            columns[name].append(json_text(row[name]) if nested else row[name])
     table = pa.table({name: pa.array(values, type=pa.string()) for name, values in columns.items()})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

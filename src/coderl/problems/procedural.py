@@ -123,7 +123,7 @@ class ProceduralBenchmark:
     """The benchmark that one configuration describes.
 
     Raises:
-        ConfigError: an unknown operation, more phrasings than there are, or a depth below 1.
+        ConfigError: an unknown operation, more phrasings than there are, or a depth that one transform alone cannot reach.
     """
 
     def __init__(self, config: ProceduralConfig) -> None:
@@ -132,11 +132,7 @@ class ProceduralBenchmark:
         self._outputs = _names("outputs", config.outputs, list(OUTPUTS))
         if config.phrasings > PHRASINGS:
             raise ConfigError(f"procedural: key 'phrasings': the grammar has {PHRASINGS} per operation, {config.phrasings} are asked for")
-        if not config.depths:
-            raise ConfigError("procedural: key 'depths' is empty; give at least one difficulty its numbers of transforms")
         for difficulty, depths in config.depths.items():
-            if not depths or min(depths) < 1:
-                raise ConfigError(f"procedural: key 'depths.{difficulty}': needs numbers of transforms, each at least 1, found {depths}")
             if max(depths) > 1 and len(self._transforms) < 2:
                 raise ConfigError(f"procedural: key 'depths.{difficulty}': depth {max(depths)} needs at least two transforms")
         self._held_out = lru_cache(maxsize=100_000)(self._hash_held_out)
@@ -395,6 +391,4 @@ def _names(key: str, wanted: list[str] | None, known: list[str]) -> list[str]:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"procedural: key '{key}': unknown name {name!r}; did you mean {near!r}? Names: {', '.join(known)}")
-    if not wanted:
-        raise ConfigError(f"procedural: key '{key}': the list is empty; use null for all of them")
     return [name for name in known if name in wanted]

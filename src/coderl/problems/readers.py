@@ -7,14 +7,16 @@ Tests and solutions stay as published; wrong ones are found by running them (`co
 from __future__ import annotations
 
 import ast
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coderl.problems.problem import AssertTests, InputOutputTests, Problem, Tests, problem_from_row
-from coderl.records import DataError, read_rows
+from coderl.problems.problem import SPLITS, AssertTests, InputOutputTests, Problem, Tests, problem_from_row, problem_to_row
+from coderl.records import DataError, json_text, parse_json, read_rows, shown
+
+APPS_SPLITS = ("train", "validation", "test")
+"""APPS has train and test; a part of train that the user holds out is a validation split."""
 
 MBPP_SPLITS: dict[str, range] = {
     "prompt": range(1, 11),
@@ -30,6 +32,8 @@ MBPP_SPLITS: dict[str, range] = {
 
 def read_own(source: Path, split: str) -> Iterator[Problem]:
     """A user's problems in our row form; rows of other splits are skipped, rows without a split belong to every split."""
+    if split not in SPLITS:
+        raise DataError(f"jsonl: no split {split!r}; rows have {', '.join(SPLITS)}")
     seen: set[str] = set()
     for number, row in read_rows(_file(source, "jsonl")):
         where = f"{source}: row {number}"
@@ -50,6 +54,8 @@ def read_apps(source: Path, split: str) -> Iterator[Problem]:
     The tree is `source` or `source/<split>`. Neither form says its split itself: a single file is taken to be the split asked for.
     Call-based tests keep CodeRL's conventions (an expected value may be wrapped in a list).
     """
+    if split not in APPS_SPLITS:
+        raise DataError(f"apps: no split {split!r}; it has {', '.join(APPS_SPLITS)}")
     if source.is_dir() and (source / f"{split}.jsonl").exists():
         source = source / f"{split}.jsonl"
     if not source.is_dir():
@@ -89,14 +95,15 @@ def _apps_folder(folder: Path) -> dict[str, Any]:
 
 def _apps_problem(row: dict[str, Any], split: str, where: str) -> Problem:
     name = _required(row, "problem_id", (int, str), where)
+    name = name if isinstance(name, str) else json_text(name)
     question = _required(row, "question", (str,), where)
     difficulty = _required(row, "difficulty", (str,), where)
     solutions = _json_column(row, "solutions", list, where) or []
     if not all(isinstance(solution, str) for solution in solutions):
         raise DataError(f"{where}: column 'solutions' must be a list of programs")
     entry_point, tests = _apps_tests(_json_column(row, "input_output", dict, where), f"{where}: column 'input_output'")
-    return Problem(
-        task_id=f"apps/{split}/{int(name):05d}" if str(name).isdigit() else f"apps/{split}/{name}",
+    problem = Problem(
+        task_id=f"apps/{split}/{int(name):05d}" if name.isdecimal() and len(name) < 20 else f"apps/{split}/{name}",
         benchmark="apps",
         split=split,
         difficulty=difficulty,
@@ -107,6 +114,7 @@ def _apps_problem(row: dict[str, Any], split: str, where: str) -> Problem:
         hidden_tests=tests,
         example_tests=None,
     )
+    return _checked(problem, where)
 
 
 def _apps_tests(data: dict[str, Any] | None, where: str) -> tuple[str | None, Tests | None]:
@@ -155,7 +163,7 @@ def read_mbpp(source: Path, split: str) -> Iterator[Problem]:
             raise DataError(f"{where}: column 'test_list' must be a list of assert statements")
         if task not in MBPP_SPLITS[split]:
             continue
-        yield Problem(
+        problem = Problem(
             task_id=f"mbpp/{task}",
             benchmark="mbpp",
             split=split,
@@ -167,6 +175,7 @@ def read_mbpp(source: Path, split: str) -> Iterator[Problem]:
             hidden_tests=AssertTests(asserts, row.get("test_setup_code") or ""),
             example_tests=None,
         )
+        yield _checked(problem, where)
 
 
 def _called_name(statement: str, code: str) -> str | None:
@@ -175,7 +184,7 @@ def _called_name(statement: str, code: str) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MBPP's programs have invalid escapes
             program, test = ast.parse(code), ast.parse(statement)
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError):  # ValueError: bytes that no program has
         return None
     defined = {node.name for node in ast.walk(program) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     calls = [node.func.id for node in ast.walk(test) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
@@ -183,6 +192,11 @@ def _called_name(statement: str, code: str) -> str | None:
 
 
 # --------------------------------------------------------------------------------------------------- columns
+
+
+def _checked(problem: Problem, where: str) -> Problem:
+    """The problem, if its fields are such that it can be read back from rows; else DataError, which names the place in the source."""
+    return problem_from_row(problem_to_row(problem), where)
 
 
 def _file(source: Path, benchmark: str) -> Path:
@@ -195,7 +209,7 @@ def _required(row: dict[str, Any], column: str, kinds: tuple[type, ...], where: 
     if column not in row:
         raise DataError(f"{where}: column {column!r} is missing; it has {', '.join(row) or 'none'}")
     if not isinstance(row[column], kinds) or isinstance(row[column], bool):
-        raise DataError(f"{where}: column {column!r} must be {' or '.join(kind.__name__ for kind in kinds)}, found {row[column]!r:.80}")
+        raise DataError(f"{where}: column {column!r} must be {' or '.join(kind.__name__ for kind in kinds)}, found {shown(row[column])}")
     return row[column]
 
 
@@ -206,8 +220,8 @@ def _json_column(row: dict[str, Any], column: str, kind: type, where: str) -> An
         if not value.strip():
             return None
         try:
-            value = json.loads(value)
-        except ValueError as error:  # bad JSON, and integers longer than Python reads
+            value = parse_json(value)
+        except ValueError as error:
             raise DataError(f"{where}: column {column!r} is not valid JSON ({error})") from None
     if value is not None and not isinstance(value, kind):
         raise DataError(f"{where}: column {column!r} must hold a {kind.__name__}, found {type(value).__name__}")

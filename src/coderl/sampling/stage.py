@@ -22,7 +22,7 @@ from coderl.config import ConfigError, DecodingConfig, LengthsConfig, PromptConf
 from coderl.models import default_device, load_actor, load_tokenizer
 from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_prompt
-from coderl.records import DataError, Sample, SampleKind, read_samples, write_samples
+from coderl.records import DataError, Sample, SampleKind, check_suffix, read_samples, write_samples
 from coderl.sampling.generation import Generated, Request, generate
 from coderl.seeds import derived_seed
 
@@ -77,9 +77,11 @@ def run_batches(
 
     Raises:
         ConfigError: no such shard, or nothing in it.
+        DataError: an output whose suffix is unknown.
     """
     if not 0 <= shard < shards:
         raise ConfigError(f"--shard {shard}: there are {shards} shards, numbered from 0 to {shards - 1}")
+    check_suffix(output)  # now, not after hours of sampling
     numbers = range(shard, len(batches), shards)
     if not numbers:
         raise ConfigError(f"{shards} shards, but only {len(batches)} batches of problems: lower `shards` or `batch_problems`")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from coderl.config import RunTestsConfig, section_json
 from coderl.problems import Problem, read_problems
-from coderl.records import DataError, OutcomeRow, Sample, read_rows, read_samples, write_outcomes
+from coderl.records import DataError, OutcomeRow, Sample, check_suffix, read_rows, read_samples, write_outcomes
 from coderl.sandbox.journal import Journal
 from coderl.sandbox.judge import judge_many
 from coderl.sandbox.outcome import Job, Limits, Outcome
@@ -189,6 +189,7 @@ def run_tests(
         _check_task_ids(table, problems, samples, programs)
     if not programs:
         raise DataError(f"{', '.join(map(str, samples))}: no programs in it; make it again with `coderl sample`")
+    check_suffix(output)
     # What a killed run had judged is beside the output, and this run goes on from there.
     with Journal(output.with_name(f".{output.name}.judged"), _fingerprint(config, problems, suite)) as journal:
         try:
