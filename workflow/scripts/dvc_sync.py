@@ -13,10 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from coderl.records import second_name
+
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 DVC = [sys.executable, "-m", "dvc"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
 """A cluster's profile may choose other runs than config/config.yaml, and nothing here is sent to a cluster."""
+KEPT = Path("work/keep")
 SHOWN = 20  # lines of what an engine says, before the message
 
 
@@ -42,9 +45,10 @@ def refuse_links() -> None:
         raise SystemExit("error: cache.type has links, whose time stamps mislead Snakemake; run `dvc config cache.type reflink,copy`")
 
 
-def forget_kept() -> None:
-    """DVC has the outputs now; and what Snakemake has recorded of them is no longer about the ones kept."""
-    shutil.rmtree("work/keep", ignore_errors=True)
+def keep_results() -> None:
+    """Second names for what both engines now agree on (see records.keep): DVC deletes it when it runs a stage for whatever reason."""
+    shutil.rmtree(KEPT, ignore_errors=True)
+    shutil.copytree("results", KEPT / "results", copy_function=second_name)
 
 
 def record() -> None:
@@ -54,7 +58,7 @@ def record() -> None:
         stale = planned.partition("Job stats:")[2].partition("\n\n")[0]
         refuse(stale, "Snakemake has work left, so results are stale or missing; run `snakemake`, then this again")
     output(*DVC, "commit", "--force")
-    forget_kept()
+    keep_results()
     print("recorded in dvc.lock; `git commit dvc.yaml dvc.lock` keeps it, `dvc push` shares the files")
 
 
@@ -64,7 +68,7 @@ def adopt() -> None:
     if "up to date" not in status:
         refuse(status, "these files are not what dvc.lock says; run `make pull` if they are missing, `dvc repro` if something changed")
     output(*SNAKEMAKE, "--touch", "--forceall", "--quiet", "all")
-    forget_kept()
+    keep_results()
     print("adopted: Snakemake takes the results for its own")
 
 
