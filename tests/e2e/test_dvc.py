@@ -158,7 +158,9 @@ class Workspace:
         }
 
     def logs(self) -> dict[str, int]:
-        return {path.relative_to(self.folder).as_posix(): path.stat().st_mtime_ns for path in (self.folder / "logs").rglob("*.log")}
+        """When each log was written; `snakemake --touch` makes empty ones."""
+        files = {path.relative_to(self.folder).as_posix(): path.stat() for path in (self.folder / "logs").rglob("*.log")}
+        return {name: file.st_mtime_ns for name, file in files.items() if file.st_size}
 
     def results(self) -> dict[str, str]:
         """Hashes of all results. Left out: what holds the hour or is Snakemake's."""
