@@ -35,7 +35,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from coderl.config import TrainingConfig, section_json
 from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum
-from coderl.records import DataError
+from coderl.records import DataError, atomic_path, keep
 from coderl.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -341,6 +341,8 @@ def model_folder(output: Path, work: Path | None = None) -> Iterator[Path]:
     """A temporary folder that becomes `output` when the block ends well; nothing half-written is ever seen there.
 
     `work`, the folder of checkpoints, is removed then. Of several processes only the first one comes here.
+    `<output>.sha256` beside it lists the hashes of its files, as sha256sum
+    does: engines that see only the time of a folder decide by this file whether the model is another one.
     """
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -349,11 +351,33 @@ def model_folder(output: Path, work: Path | None = None) -> Iterator[Path]:
         yield temporary
         if output.exists():
             shutil.rmtree(output)
+        _readable(temporary)
         temporary.rename(output)
+        keep(output)
+        _seal(output)
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _readable(folder: Path) -> None:
+    """The permissions that other files get: weights are written through a temporary file, which is its owner's alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
+
+
+def _seal(folder: Path) -> None:
+    """Write <folder>.sha256. Left out: provenance.json, which names the hour and not the model."""
+    lines = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "provenance.json"):
+        with open(path, "rb") as content:
+            lines.append(f"{hashlib.file_digest(content, 'sha256').hexdigest()}  {path.relative_to(folder.parent).as_posix()}\n")
+    with atomic_path(folder.with_name(f"{folder.name}.sha256")) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def write_log(folder: Path, rows: Sequence[dict[str, float]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import subprocess
@@ -271,3 +272,14 @@ def test_launch_starts_one_process_per_device(tmp_path: Path) -> None:
     )
     assert "3 GPUs cannot be spread evenly over 2 nodes" in launch(tmp_path, "3", "2", "coderl", SLURM_JOB_ID="1").stderr
     assert "2 nodes without a Slurm job; use --profile slurm" in launch(tmp_path, "2", "2", "coderl").stderr
+
+
+def test_the_seal_of_a_model_names_its_content_and_not_its_hour(tmp_path: Path) -> None:
+    for weights in ("first", "second", "first"):
+        with model_folder(tmp_path / "model") as folder:
+            (folder / "weights").write_text(weights)
+            (folder / "weights").chmod(0o600)
+            (folder / "provenance.json").write_text(os.urandom(8).hex())
+        seal = (tmp_path / "model.sha256").read_text()
+        assert seal == f"{hashlib.sha256(weights.encode()).hexdigest()}  model/weights\n"
+        assert (tmp_path / "model/weights").stat().st_mode == (tmp_path / "model.sha256").stat().st_mode, "others may read it too"

@@ -3,6 +3,7 @@
 
 rule problems:
     input:
+        raw=raw_problems,
         code=code("problems"),
     output:
         problems="results/{run}/problems/{set}.parquet",
@@ -28,6 +29,7 @@ rule problems:
 rule corpus:
     input:
         decontaminate=held_out_problems,
+        raw=lambda wildcards: raw(*run_config(wildcards.run).corpus.sources),
         code=code("corpus"),
     output:
         corpus="results/{run}/corpus/corpus.parquet",

@@ -1,5 +1,6 @@
 # Everything that is trained. A model is a folder that appears when training has ended; checkpoints are in work/, which is no
-# rule's output, because Snakemake deletes the outputs of a failed job.
+# rule's output, because Snakemake deletes the outputs of a failed job. Its seal, beside it, holds the hashes of its files: of a
+# folder Snakemake knows the time only, so what reads a model takes the folder as `ancient` and the seal as what decides.
 
 
 rule pretrain:
@@ -9,6 +10,7 @@ rule pretrain:
         code=code("pretrain"),
     output:
         model=directory("results/{run}/models/base"),
+        seal="results/{run}/models/base.sha256",
     log:
         "logs/{run}/pretrain/base.log",
     benchmark:
@@ -31,11 +33,13 @@ rule pretrain:
 
 rule warm_start:
     input:
-        base_model=base_model("warm_start")[0],
+        base_model=ancient(base_model("warm_start")[0]),
+        seal=base_model("warm_start")[1],
         problems="results/{run}/problems/train.parquet",
         code=code("warm_start"),
     output:
         model=directory("results/{run}/models/actor"),
+        seal="results/{run}/models/actor.sha256",
     log:
         "logs/{run}/warm_start/actor.log",
     benchmark:
@@ -47,7 +51,7 @@ rule warm_start:
         runtime=growing("runtime", 1440),
     params:
         warm_start=section("warm_start"),
-        base_model=base_model("warm_start")[1],
+        base_model=base_model("warm_start")[2],
         seed=seed,
     message:
         "warm start of {wildcards.run} ({log})"
@@ -60,7 +64,8 @@ rule warm_start:
 # The two critics of the paper: of the four outcomes for RL, of passed or not for critical sampling.
 rule train_critic:
     input:
-        base_model=base_model("train_critic")[0],
+        base_model=ancient(base_model("train_critic")[0]),
+        seal=base_model("train_critic")[1],
         problems="results/{run}/problems/train.parquet",
         samples=samples_of("actor", "train"),
         outcomes=outcomes_of("actor", "train"),
@@ -68,6 +73,7 @@ rule train_critic:
         code=code("train_critic"),
     output:
         model=directory("results/{run}/models/{critic}"),
+        seal="results/{run}/models/{critic}.sha256",
     log:
         "logs/{run}/train_critic/{critic}.log",
     benchmark:
@@ -79,7 +85,7 @@ rule train_critic:
         runtime=growing("runtime", 1440),
     params:
         train_critic=section("train_critic"),
-        base_model=base_model("train_critic")[1],
+        base_model=base_model("train_critic")[2],
         classes=lambda wildcards: 2 if wildcards.critic == "binary_critic" else 4,
         seed=seed,
     message:
@@ -94,7 +100,8 @@ rule train_critic:
 
 rule train_repair:
     input:
-        base_model=base_model("train_repair")[0],
+        base_model=ancient(base_model("train_repair")[0]),
+        seal=base_model("train_repair")[1],
         problems="results/{run}/problems/train.parquet",
         samples=samples_of("actor", "train"),
         outcomes=outcomes_of("actor", "train"),
@@ -102,6 +109,7 @@ rule train_repair:
         code=code("train_repair"),
     output:
         model=directory("results/{run}/models/repair"),
+        seal="results/{run}/models/repair.sha256",
     log:
         "logs/{run}/train_repair/repair.log",
     benchmark:
@@ -113,7 +121,7 @@ rule train_repair:
         runtime=growing("runtime", 1440),
     params:
         train_repair=section("train_repair"),
-        base_model=base_model("train_repair")[1],
+        base_model=base_model("train_repair")[2],
         seed=seed,
     message:
         "train the repair model of {wildcards.run} ({log})"
@@ -127,15 +135,18 @@ rule train_repair:
 
 rule rl_finetune:
     input:
-        actor="results/{run}/models/actor",
+        actor=ancient("results/{run}/models/actor"),
+        seal="results/{run}/models/actor.sha256",
         problems="results/{run}/problems/train.parquet",
         samples=samples_of("actor", "train"),
         outcomes=outcomes_of("actor", "train"),
         values=token_values,
-        critic=values_critic,
+        critic=ancient(values_critic),
+        critic_seal=lambda wildcards: seals(values_critic(wildcards)),
         code=code("rl_finetune"),
     output:
         model=directory("results/{run}/models/policy/{variant}"),
+        seal="results/{run}/models/policy/{variant}.sha256",
     log:
         "logs/{run}/rl_finetune/{variant}.log",
     benchmark:

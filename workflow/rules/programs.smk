@@ -3,7 +3,8 @@
 
 rule sample:
     input:
-        model="results/{run}/models/{model}",
+        model=ancient("results/{run}/models/{model}"),
+        seal="results/{run}/models/{model}.sha256",
         problems="results/{run}/problems/{set}.parquet",
         code=code("sample"),
     output:
@@ -58,7 +59,8 @@ rule run_tests:
 
 rule score:
     input:
-        critic="results/{run}/models/critic",
+        critic=ancient("results/{run}/models/critic"),
+        seal="results/{run}/models/critic.sha256",
         problems="results/{run}/problems/{set}.parquet",
         samples=lambda wildcards: sample_shards(wildcards.run, "actor", wildcards.set),
         code=code("score"),
@@ -84,9 +86,14 @@ rule score:
 
 rule critical_sample:
     input:
-        policy=lambda wildcards: f"results/{wildcards.run}/models/policy/{run_config(wildcards.run).critical_sample.policy}",
-        critic="results/{run}/models/binary_critic",
-        repair="results/{run}/models/repair",
+        policy=ancient(critical_policy),
+        critic=ancient("results/{run}/models/binary_critic"),
+        repair=ancient("results/{run}/models/repair"),
+        seals=lambda wildcards: [
+            *seals(critical_policy(wildcards)),
+            f"results/{wildcards.run}/models/binary_critic.sha256",
+            f"results/{wildcards.run}/models/repair.sha256",
+        ],
         problems="results/{run}/problems/{set}.parquet",
         code=code("critical_sample"),
     output:

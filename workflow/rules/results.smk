@@ -5,7 +5,8 @@ rule evaluate:
     input:
         problems=lambda wildcards: f"results/{wildcards.run}/problems/{run_config(wildcards.run).evaluate.problem_set}.parquet",
         programs=evaluated_files,
-        critic="results/{run}/models/critic",
+        critic=ancient("results/{run}/models/critic"),
+        seal="results/{run}/models/critic.sha256",
         code=code("evaluate"),
     output:
         table=report("results/{run}/apps_eval.csv", caption="../report/apps_eval.rst", category="Results"),
@@ -13,6 +14,7 @@ rule evaluate:
         metrics="results/{run}/metrics.json",
         per_problem="results/{run}/per_problem.parquet",
         provenance="results/{run}/apps_eval.csv.provenance.json",
+        pass_at_k="results/{run}/pass_at_k.csv",
     log:
         "logs/{run}/evaluate/evaluate.log",
     benchmark:
@@ -34,7 +36,8 @@ rule evaluate:
         "coderl evaluate --run {wildcards.run} --problems {input.problems} --programs {params.programs:q}"
         " --critic-metrics {input.critic}/metrics.json --critical-sample-config {params.critical_sample:q}"
         " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table}"
-        " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem} > {log} 2>&1"
+        " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem}"
+        " --pass-at-k {output.pass_at_k} > {log} 2>&1"
 
 
 rule collect:
@@ -71,7 +74,8 @@ rule report:
         differences="results/{run}/differences.csv",
         problems=lambda wildcards: f"results/{wildcards.run}/problems/{run_config(wildcards.run).evaluate.problem_set}.parquet",
         programs=evaluated_files,
-        models=lambda wildcards: list(trained_models(wildcards).values()),
+        models=ancient(lambda wildcards: list(trained_models(wildcards).values())),
+        seals=lambda wildcards: seals(*trained_models(wildcards).values()),
         corpus=corpus_statistics,
         code=code("report"),
     output:
