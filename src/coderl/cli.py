@@ -71,6 +71,8 @@ class Stage(TyperCommand):
         """Run the verb and write the record of what it made."""
         from coderl.lineage import recording
 
+        if _is_further_process():  # the first one writes
+            return super().invoke(ctx)
         _sections.clear()
         stage = str(self.name).replace("-", "_")
         written = WRITTEN.get(stage, ("output",))
