@@ -21,7 +21,7 @@ wait_for() { # seconds, what, command...
 down() {
     if [[ -e $folder/run/slurmctld.pid ]]; then # jobs outlive slurmd, so they go first
         timeout 5 scancel --user "$(id -un)" || true
-        for _ in $(seq 40); do [[ -z $(timeout 5 squeue --noheader) ]] && break; sleep 0.25; done
+        for _ in $(seq 240); do [[ -z $(timeout 5 squeue --noheader) ]] && break; sleep 0.25; done
     fi
     for file in /etc/slurm/slurm.conf /etc/slurm/gres.conf; do
         if [[ $(readlink "$file") == "$folder"/* ]]; then rm "$file"; fi
