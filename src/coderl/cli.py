@@ -38,7 +38,7 @@ app = typer.Typer(
 
 WRITTEN: dict[str, tuple[str, ...]] = {
     "corpus": ("output", "statistics"),
-    "evaluate": ("output", "differences", "metrics", "per_problem"),
+    "evaluate": ("output", "differences", "metrics", "per_problem", "pass_at_k"),
     "collect": ("output", "output_differences"),
 }
 """Parameters that name what a verb writes, where it is more than `output`."""
