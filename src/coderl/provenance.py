@@ -139,7 +139,7 @@ def code_files(stage: str, source: Path) -> list[Path]:
         assert path is not None
         files.add(path)
         if path.name == "__init__.py":
-            files.update(each for each in path.parent.iterdir() if each.is_file() and each.suffix not in (".py", ".typed"))
+            files.update(each for each in path.parent.iterdir() if each.is_file() and each.suffix not in (".py", ".typed", ".so"))
     for module in RUN_ELSEWHERE:
         if module.rpartition(".")[0] in closed:
             files.update(source.joinpath(*module.split(".")).glob("*.py"))
