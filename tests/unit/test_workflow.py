@@ -178,3 +178,8 @@ def test_dvc_reads_its_file(dvc: dict[str, Any]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == set(dvc)
+
+
+def test_the_default_profile_is_where_snakemake_looks() -> None:
+    """Beside the Snakefile: without it, `snakemake results/apps_eval.csv` asks for --cores, and time stamps decide for big files."""
+    assert (ROOT / "profiles/default/config.yaml").samefile(ROOT / "workflow/profiles/default/config.yaml")
