@@ -64,7 +64,7 @@ LEAVES_WELL = [
     ),
     passed(
         "alarm that interrupts a loop",
-        "import signal\nclass T(Exception): pass\ndef stop(*a): raise T\nsignal.signal(signal.SIGALRM, stop)\nsignal.setitimer(signal.ITIMER_REAL, 0.02)\ntry:\n    while True: sum([1])\nexcept T: pass\n"
+        "import signal\nclass T(Exception): pass\ndef stop(*a): raise T\nsignal.signal(signal.SIGALRM, stop)\ntry:\n    signal.setitimer(signal.ITIMER_REAL, 0.02)\n    while True: sum([1])\nexcept T: pass\n"
         + OK,
     ),
     passed("alarm that has not rung at the end", OK + "import signal\nsignal.alarm(1)"),
