@@ -550,11 +550,11 @@ echo "$number"
 """
 SLURM = {
     "sbatch": SBATCH,
-    "sacct": '#!/bin/sh\ncase "$*" in *JobIdRaw*) cat "$(dirname "$0")/states" ;; esac\n',
+    "sacct": "#!/bin/sh\n",
     "sacctmgr": "#!/bin/sh\necho my-group\n",
     "scontrol": "#!/bin/sh\necho 'MaxArraySize = 1001'; echo 'MinJobAge = 300 sec'\n",
     "sinfo": "#!/bin/sh\ncase \"$*\" in *%R*) echo 'gpu|infinite|512000' ;; *) printf 'PARTITION\\ngpu*\\n' ;; esac\n",
-    "squeue": "#!/bin/sh\n",
+    "squeue": '#!/bin/sh\ncase "$*" in *--states=all*) cat "$(dirname "$0")/states" ;; esac\n',
     "scancel": "#!/bin/sh\n",
     "sshare": "#!/bin/sh\n",
     "srun": '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"\n',
