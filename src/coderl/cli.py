@@ -37,6 +37,7 @@ app = typer.Typer(
 
 
 WRITTEN: dict[str, tuple[str, ...]] = {
+    "problems": ("output", "findings"),
     "corpus": ("output", "statistics"),
     "evaluate": ("output", "differences", "metrics", "per_problem", "pass_at_k"),
     "collect": ("output", "output_differences"),
@@ -126,10 +127,14 @@ def _start_torch() -> None:
 @app.command(cls=Stage)
 def problems(
     output: Output,
-    benchmark: Annotated[str | None, typer.Option(help="procedural, apps, mbpp, or jsonl (your own rows).")] = None,
-    source: Annotated[str | None, typer.Option(help="File or folder of the raw problems; nothing is downloaded.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="procedural, apps, mbpp, humaneval, leetcode, or jsonl (your own rows).")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="File or folder of the raw problems, or a parquet data set of the hub (owner/name).")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test; of mbpp also prompt.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Number of problems.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be read, and list them.")] = False,
+    findings: Annotated[Path | None, typer.Option(help="JSON to write: damage that was mended, and rows that were left out.")] = None,
     config: Config = "{}",
     set_name: Annotated[str, typer.Option("--set", help="Which problem set, where --config is a run file.")] = "train",
     procedural_config: Annotated[str, typer.Option(help="Section `procedural`.")] = "{}",
@@ -147,6 +152,8 @@ def problems(
         settings = sets[set_name]
     if size is not None:
         settings = settings.model_copy(update={"size": size})
+    if skip_bad_rows:
+        settings = settings.model_copy(update={"skip_bad_rows": True})
     _sections["problems"] = settings
     make_problem_set(
         benchmark=benchmark or settings.benchmark,
@@ -155,6 +162,7 @@ def problems(
         config=settings,
         procedural=_section(ProceduralConfig, procedural_config, "procedural"),
         output=output,
+        findings=findings,
     )
 
 

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from coderl.config import ConfigError, ProblemSetConfig, ProceduralConfig
 from coderl.problems.problem import Problem, write_problems
 from coderl.problems.procedural import ProceduralBenchmark
-from coderl.problems.readers import read_apps, read_mbpp, read_own
+from coderl.problems.readers import READERS, read
+from coderl.problems.sources import Findings
 from coderl.records import DataError
 from coderl.seeds import derived_seed
 
-READERS: dict[str, Callable[[Path, str], Iterator[Problem]]] = {"jsonl": read_own, "apps": read_apps, "mbpp": read_mbpp}
-
 
 def make_problem_set(
-    *, benchmark: str, source: str | None, split: str, config: ProblemSetConfig, procedural: ProceduralConfig, output: Path
+    *,
+    benchmark: str,
+    source: str | None,
+    split: str,
+    config: ProblemSetConfig,
+    procedural: ProceduralConfig,
+    output: Path,
+    findings: Path | None = None,
 ) -> int:
     """Write the problems of one split to `output` (.parquet, .jsonl or .jsonl.gz); returns how many.
 
-    Of `config`, `size`, `with_solutions` and (procedural) `difficulty_shares` are used; `benchmark`, `source` and `split` are
-    the arguments. Problems of files are chosen in a random order that does not depend on `size`, and written in the order
+    Of `config`, `size`, `with_solutions`, `skip_bad_rows` and (procedural) `difficulty_shares` are used; `benchmark`, `source` and
+    `split` are the arguments. Problems of files are chosen in a random order that does not depend on `size`, and written in the order
     of the file; the first `with_solutions` of that order keep their references. Procedural problems are in a drawn order
-    already: the first ones are kept, and every prefix has the configured shares of difficulties.
+    already: the first ones are kept, and every prefix has the configured shares of difficulties. What was wrong with a source is logged
+    and, with `findings`, written there in full (JSON).
 
     Raises:
         ConfigError: a key that is missing or does not fit the benchmark.
@@ -33,12 +39,14 @@ def make_problem_set(
     if benchmark == "procedural":
         problems = _generated(source, split, config, procedural)
     elif benchmark in READERS:
-        problems = _read(benchmark, source, split, config)
+        met = Findings(config.skip_bad_rows)
+        problems = _read(benchmark, source, split, config, met)
+        met.log()
+        if findings is not None:
+            met.write(findings)
     else:
         known = ", ".join(["procedural", *READERS])
-        raise DataError(
-            f"benchmark {benchmark!r} cannot be read yet; this version reads: {known}. Convert it to rows (docs/problem_rows.md)"
-        )
+        raise DataError(f"benchmark {benchmark!r} has no reader; there are: {known}. Convert it to rows (docs/problem_rows.md)")
     if not problems:
         raise DataError(f"{source or benchmark}: no problem of split {split!r} in it; give a split that it has, or rows without 'split'")
     return write_problems(output, problems)
@@ -53,13 +61,10 @@ def _generated(source: str | None, split: str, config: ProblemSetConfig, procedu
     return [_stripped(item.problem, keep=_within(index, config.with_solutions)) for index, item in enumerate(drawn)]
 
 
-def _read(benchmark: str, source: str | None, split: str, config: ProblemSetConfig) -> list[Problem]:
+def _read(benchmark: str, source: str | None, split: str, config: ProblemSetConfig, findings: Findings) -> list[Problem]:
     if source is None:
-        raise ConfigError(f"key 'source' is missing: benchmark {benchmark!r} is read from a file or folder")
-    path = Path(source)
-    if not path.exists():
-        raise DataError(f"{source}: no such file or folder; nothing is downloaded here, so fetch it first and give its path")
-    problems = list(READERS[benchmark](path, split))
+        raise ConfigError(f"key 'source' is missing: benchmark {benchmark!r} is read from a file, a folder or a data set of the hub")
+    problems = list(read(benchmark, source, split, findings))
     order = sorted(range(len(problems)), key=lambda i: derived_seed(0, "problem order", problems[i].task_id))
     rank = {index: position for position, index in enumerate(order)}
     return [
