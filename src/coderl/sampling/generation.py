@@ -272,10 +272,10 @@ class _Stops:
             if self._within(self.decode(last)):
                 rows.done[row] = rows.finished[row] = True
 
-    def end(self, ids: list[int], known: int) -> int:
-        """How many tokens of a program count: up to the first with which a stop text behind the prefix is whole, or all."""
+    def end(self, ids: list[int], known: int) -> int | None:
+        """The number of tokens up to the first with which a stop text behind the prefix is whole; None = there is none."""
         if not self.texts or not self._within(self.decode(ids[known:])):
-            return len(ids)
+            return None
         low, high = known + 1, len(ids)
         while low < high:
             middle = (low + high) // 2
@@ -358,8 +358,9 @@ def _collect(rows: _Rows, tokenizer: Any, stops: _Stops, drop_cut_line: bool) ->
     programs = []
     for row, length in enumerate(lengths):
         ids = tokens[row][:length]
-        count = stops.end(ids, known[row])
-        ended = finished[row] or count < length
+        stopped = stops.end(ids, known[row])
+        count = length if stopped is None else stopped
+        ended = finished[row] or stopped is not None
         ids = ids[:count]
         text = stops.cut(ids, known[row])
         if drop_cut_line and not ended:
