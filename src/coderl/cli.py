@@ -37,6 +37,7 @@ app = typer.Typer(
 
 WRITTEN: dict[str, tuple[str, ...]] = {
     "problems": ("output", "findings"),
+    "problems_report": ("output", "failures"),
     "corpus": ("output", "statistics"),
     "evaluate": ("output", "differences", "metrics", "per_problem"),
     "collect": ("output", "output_differences"),
@@ -160,6 +161,27 @@ def problems(
         procedural=_section(ProceduralConfig, procedural_config, "procedural"),
         output=output,
         findings=findings,
+    )
+
+
+@app.command(cls=Stage)
+def problems_report(
+    problems: Annotated[list[Path], typer.Option(help="Problem files.")],
+    output: Annotated[Path, typer.Option(help="CSV to write: problems, tests, solutions and passing solutions per level.")],
+    failures: Annotated[Path | None, typer.Option(help="CSV to write: solutions that do not pass, and why.")] = None,
+    solutions_per_problem: Annotated[int | None, typer.Option(min=1, help="Run only the first of each problem's solutions.")] = None,
+    config: Annotated[str, typer.Option(help="Section `run_tests` as JSON, or a run file.")] = "{}",
+) -> None:
+    """Count what is in problem files, and run every reference solution on its problem's tests."""
+    from coderl.config import RunTestsConfig
+    from coderl.evaluation.references import report_problems
+
+    report_problems(
+        problems=problems,
+        config=_section(RunTestsConfig, config, "run_tests"),
+        output=output,
+        failures=failures,
+        solutions_per_problem=solutions_per_problem,
     )
 
 

@@ -607,9 +607,7 @@ class RunConfig(Section):
         for name, each in self.problems.items():
             if each.benchmark != "procedural":
                 if each.source is None:
-                    raise ValueError(
-                        f"problems.{name}.source is missing: benchmark '{each.benchmark}' is read from a file or hub id"
-                    )
+                    raise ValueError(f"problems.{name}.source is missing: benchmark '{each.benchmark}' is read from a file or hub id")
                 continue
             if each.source is not None:
                 raise ValueError(f"problems.{name}.source: the procedural benchmark is generated and reads nothing; remove it")
