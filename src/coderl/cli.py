@@ -38,6 +38,7 @@ app = typer.Typer(
 WRITTEN: dict[str, tuple[str, ...]] = {
     "problems": ("output", "findings"),
     "problems_report": ("output", "failures"),
+    "import_programs": ("output", "outcomes"),
     "corpus": ("output", "statistics"),
     "evaluate": ("output", "differences", "metrics", "per_problem"),
     "collect": ("output", "output_differences"),
@@ -582,6 +583,43 @@ def report(
         output=output,
         batch=critical.batch if critical else None,
     )
+
+
+# --------------------------------------------------------------------------------------------------- other people's files
+
+
+FormFlag = Annotated[
+    Literal["coderl", "humaneval", "evalplus"],
+    typer.Option("--form", help="coderl: folders with gen_solutions.json; humaneval: `completion`; evalplus: `solution`."),
+]
+
+
+@app.command(cls=Stage)
+def import_programs(
+    form: FormFlag,
+    source: Annotated[Path, typer.Option(help="The folder (coderl) or file of rows.")],
+    problems: Problems,
+    output: Annotated[Path, typer.Option(help="Samples to write.")],
+    outcomes: Annotated[Path | None, typer.Option(help="Outcomes to write: the verdicts in CodeRL's files.")] = None,
+) -> None:
+    """Programs that another project sampled, as sample rows."""
+    from coderl.exchange import import_programs as run
+
+    run(form=form, source=source, problems=problems, output=output, outcomes=outcomes)
+
+
+@app.command(cls=Stage)
+def export_programs(
+    form: FormFlag,
+    problems: Problems,
+    samples: Samples,
+    output: Annotated[Path, typer.Option(help="Folder (coderl) or .jsonl file to write.")],
+    outcomes: Annotated[list[Path] | None, typer.Option(help="Outcomes on the hidden tests; needed for coderl.")] = None,
+) -> None:
+    """Sampled programs in another project's form."""
+    from coderl.exchange import export_programs as run
+
+    run(form=form, problems=problems, samples=samples, outcomes=outcomes or [], output=output)
 
 
 # --------------------------------------------------------------------------------------------------- looking

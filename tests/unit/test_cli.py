@@ -44,7 +44,16 @@ def test_help_is_quick_and_imports_no_torch() -> None:
 
 def test_every_stage_is_a_verb_and_a_function_of_its_name() -> None:
     verbs = {command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands if command.callback}
-    assert verbs == {stage.replace("_", "-") for stage in STAGES} | {"collect", "problems-report", "show", "schema", "provenance", "plan"}
+    assert verbs == {stage.replace("_", "-") for stage in STAGES} | {
+        "collect",
+        "problems-report",
+        "import-programs",
+        "export-programs",
+        "show",
+        "schema",
+        "provenance",
+        "plan",
+    }
     assert all(callable(getattr(cli, stage)) for stage in STAGES)
 
 
