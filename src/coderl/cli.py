@@ -36,6 +36,9 @@ app = typer.Typer(
 
 
 WRITTEN: dict[str, tuple[str, ...]] = {
+    "problems": ("output", "findings"),
+    "problems_report": ("output", "failures"),
+    "import_programs": ("output", "outcomes"),
     "corpus": ("output", "statistics"),
     "evaluate": ("output", "differences", "metrics", "per_problem"),
     "collect": ("output", "output_differences"),
@@ -123,10 +126,14 @@ def _start_torch() -> None:
 @app.command(cls=Stage)
 def problems(
     output: Output,
-    benchmark: Annotated[str | None, typer.Option(help="procedural, apps, mbpp, or jsonl (your own rows).")] = None,
-    source: Annotated[str | None, typer.Option(help="File or folder of the raw problems; nothing is downloaded.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="procedural, apps, mbpp, humaneval, leetcode, or jsonl (your own rows).")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="File or folder of the raw problems, or a parquet data set of the hub (owner/name).")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test; of mbpp also prompt.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Number of problems.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be read, and list them.")] = False,
+    findings: Annotated[Path | None, typer.Option(help="JSON to write: damage that was mended, and rows that were left out.")] = None,
     config: Config = "{}",
     set_name: Annotated[str, typer.Option("--set", help="Which problem set, where --config is a run file.")] = "train",
     procedural_config: Annotated[str, typer.Option(help="Section `procedural`.")] = "{}",
@@ -144,6 +151,8 @@ def problems(
         settings = sets[set_name]
     if size is not None:
         settings = settings.model_copy(update={"size": size})
+    if skip_bad_rows:
+        settings = settings.model_copy(update={"skip_bad_rows": True})
     _sections["problems"] = settings
     make_problem_set(
         benchmark=benchmark or settings.benchmark,
@@ -152,6 +161,28 @@ def problems(
         config=settings,
         procedural=_section(ProceduralConfig, procedural_config, "procedural"),
         output=output,
+        findings=findings,
+    )
+
+
+@app.command(cls=Stage)
+def problems_report(
+    problems: Annotated[list[Path], typer.Option(help="Problem files.")],
+    output: Annotated[Path, typer.Option(help="CSV to write: problems, tests, solutions and passing solutions per level.")],
+    failures: Annotated[Path | None, typer.Option(help="CSV to write: solutions that do not pass, and why.")] = None,
+    solutions_per_problem: Annotated[int | None, typer.Option(min=1, help="Run only the first of each problem's solutions.")] = None,
+    config: Annotated[str, typer.Option(help="Section `run_tests` as JSON, or a run file.")] = "{}",
+) -> None:
+    """Count what is in problem files, and run every reference solution on its problem's tests."""
+    from coderl.config import RunTestsConfig
+    from coderl.evaluation.references import report_problems
+
+    report_problems(
+        problems=problems,
+        config=_section(RunTestsConfig, config, "run_tests"),
+        output=output,
+        failures=failures,
+        solutions_per_problem=solutions_per_problem,
     )
 
 
@@ -568,6 +599,43 @@ def convert(
 
     _start_torch()
     make(source=source, sha256=sha256, output=output)
+
+
+# --------------------------------------------------------------------------------------------------- other people's files
+
+
+FormFlag = Annotated[
+    Literal["coderl", "humaneval", "evalplus"],
+    typer.Option("--form", help="coderl: folders with gen_solutions.json; humaneval: `completion`; evalplus: `solution`."),
+]
+
+
+@app.command(cls=Stage)
+def import_programs(
+    form: FormFlag,
+    source: Annotated[Path, typer.Option(help="The folder (coderl) or file of rows.")],
+    problems: Problems,
+    output: Annotated[Path, typer.Option(help="Samples to write.")],
+    outcomes: Annotated[Path | None, typer.Option(help="Outcomes to write: the verdicts in CodeRL's files.")] = None,
+) -> None:
+    """Programs that another project sampled, as sample rows."""
+    from coderl.exchange import import_programs as run
+
+    run(form=form, source=source, problems=problems, output=output, outcomes=outcomes)
+
+
+@app.command(cls=Stage)
+def export_programs(
+    form: FormFlag,
+    problems: Problems,
+    samples: Samples,
+    output: Annotated[Path, typer.Option(help="Folder (coderl) or .jsonl file to write.")],
+    outcomes: Annotated[list[Path] | None, typer.Option(help="Outcomes on the hidden tests; needed for coderl.")] = None,
+) -> None:
+    """Sampled programs in another project's form."""
+    from coderl.exchange import export_programs as run
+
+    run(form=form, problems=problems, samples=samples, outcomes=outcomes or [], output=output)
 
 
 # --------------------------------------------------------------------------------------------------- looking

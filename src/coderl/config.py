@@ -100,12 +100,13 @@ class ProceduralConfig(Section):
 class ProblemPart(Section):
     """Problems of one benchmark and split."""
 
-    benchmark: Literal["procedural", "apps", "mbpp", "jsonl"] = Field(
-        "procedural", description="jsonl = rows of your own, docs/problem_rows.md. Other benchmarks cannot be read yet."
+    benchmark: Literal["procedural", "apps", "mbpp", "humaneval", "leetcode", "jsonl"] = Field(
+        "procedural", description="jsonl = rows of your own; docs/problem_rows.md has all of them."
     )
     source: Name | None = Field(
         None,
-        description="File or folder of the raw problems, relative to the working directory; nothing is downloaded. Not for procedural.",
+        description="File or folder of the raw problems, relative to the working directory, or a parquet data set of the hub, "
+        "owner/name[:configuration][@revision]. Not for procedural.",
     )
     split: Literal["train", "validation", "test"] = "train"
     size: int | None = Field(None, ge=1, description="Number of problems; null = all (required for procedural).")
@@ -133,6 +134,8 @@ class ProblemSetConfig(ProblemPart):
         min_length=1,
         description="Shares of the difficulties; procedural only.",
     )
+
+    skip_bad_rows: bool = Field(False, description="Leave out rows that cannot be read, and list them in the log; false = an error.")
 
     @field_validator("difficulty_shares")
     @classmethod
@@ -663,7 +666,7 @@ class RunConfig(Section):
                 continue
             if each.benchmark != "procedural":
                 if each.source is None:
-                    raise ValueError(f"problems.{name}.source is missing: benchmark '{each.benchmark}' is read from a file or folder")
+                    raise ValueError(f"problems.{name}.source is missing: benchmark '{each.benchmark}' is read from a file or hub id")
                 continue
             if each.source is not None:
                 raise ValueError(f"problems.{name}.source: the procedural benchmark is generated and reads nothing; remove it")

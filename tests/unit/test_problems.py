@@ -247,14 +247,14 @@ def test_size_and_with_solutions_choose_in_an_order_that_is_stable_in_the_size(t
 @pytest.mark.parametrize(
     ("benchmark", "source", "config", "error", "message"),
     [
-        ("humaneval", None, {}, DataError, "procedural, jsonl, apps, mbpp"),
-        ("leetcode", None, {}, DataError, "'leetcode' cannot be read yet"),
+        ("codenet", None, {}, DataError, "no reader; there are: procedural, jsonl, apps, mbpp, humaneval, leetcode"),
+        ("leetcode", None, {}, ConfigError, "'source' is missing"),
         ("procedural", None, {}, ConfigError, "'size' is missing"),
         ("procedural", "file.jsonl", {"size": 3}, ConfigError, "'source'"),
         ("apps", None, {}, ConfigError, "'source' is missing"),
         ("apps", "nowhere.jsonl", {}, DataError, "nowhere.jsonl: no such file"),
         ("jsonl", ".", {}, DataError, "is a folder"),
-        ("apps", ".", {}, DataError, "neither train.jsonl nor problem folders"),
+        ("apps", ".", {}, DataError, "is a folder without files of split 'train'"),
     ],
 )
 def test_what_cannot_be_read_is_said(
@@ -298,7 +298,7 @@ def test_apps_rows(tmp_path: Path) -> None:
         ({"solutions": "["}, "column 'solutions' is not valid JSON"),
         ({"solutions": "[1]"}, "column 'solutions' must be a list of programs"),
         ({"input_output": "[]"}, "column 'input_output' must hold a dict"),
-        ({"input_output": '{"inputs": ["1"], "outputs": []}'}, "column 'input_output': needs lists"),
+        ({"input_output": '{"inputs": "1", "outputs": []}'}, "column 'input_output': needs lists"),
         ({"input_output": '{"inputs": [1], "outputs": ["1"]}'}, "has no 'fn_name'"),
         ({"input_output": '{"fn_name": "f", "inputs": [1], "outputs": ["1"]}'}, "list of arguments"),
         ({"input_output": "[" * 100_000}, "column 'input_output' is not valid JSON (nested too deeply)"),
