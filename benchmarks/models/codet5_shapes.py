@@ -10,6 +10,7 @@ first, of sampling new tokens per second.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -27,11 +28,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, float | str]:
     import torch
     from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-    from coderl.config import DecodingConfig, TrainingConfig
+    from coderl.config import DecodingConfig, TokenizerConfig, TrainingConfig
     from coderl.models import collate_pairs, default_device
     from coderl.objectives import IGNORED
     from coderl.pretraining import train_tokenizer
-    from coderl.config import TokenizerConfig
     from coderl.sampling import Request, generate
     from coderl.training import program_cross_entropy, train
 
@@ -89,8 +89,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, float | str]:
         decoding=DecodingConfig(temperature=1.0), max_target_tokens=arguments.new,
     )  # fmt: skip
     tokens = sum(program.n_tokens for program in programs)
-    steps = [b - a for a, b in zip(times[1:-1], times[2:], strict=True)]
-    cpu_steps = [b - a for a, b in zip(cpu[1:-1], cpu[2:], strict=True)]
+    steps = [after - before for before, after in itertools.pairwise(times[1:])]
+    cpu_steps = [after - before for before, after in itertools.pairwise(cpu[1:])]
     return {
         "shape": arguments.shapes[0],
         "parameters_millions": round(sum(p.numel() for p in model.parameters()) / 1e6, 1),

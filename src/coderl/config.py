@@ -118,8 +118,8 @@ class ProblemPart(Section):
     shown_asserts: int | None = Field(
         None,
         ge=1,
-        description="mbpp: how many of a problem's asserts its statement shows; these are its example tests then. null = the statement shows "
-        "all of them (spec 8.8), so that there are no example tests: they would be the hidden ones. Ours.",
+        description="mbpp: how many of a problem's asserts its statement shows; these are its example tests then. null = it shows all "
+        "of them (spec 8.8), so that there are no example tests: they would be the hidden ones. Ours.",
     )
 
 
@@ -194,7 +194,9 @@ class LoraConfig(Section):
     rank: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0, description="The adapters' product counts alpha / rank times.")
     dropout: float = Field(0.0, ge=0, lt=1)
-    modules: list[Name] | None = Field(None, min_length=1, description="Names of layers that get one; null = all linear ones but the output's.")
+    modules: list[Name] | None = Field(
+        None, min_length=1, description="Names of layers that get one; null = all linear ones but the output's."
+    )
 
 
 class TrainingConfig(Section):
@@ -263,8 +265,8 @@ class PromptConfig(Section):
 
     style: Literal["canonical", "chat", "legacy_train", "legacy_generation"] = Field(
         "canonical",
-        description="canonical = the same string in training, sampling and scoring; chat (ours) = the statement inside the chat template of "
-        "an instruct model, the answer opened as a block of code; the legacy forms are CodeRL's two, byte for byte.",
+        description="canonical = the same string in training, sampling and scoring; chat (ours) = the statement inside the chat template "
+        "of an instruct model, the answer opened as a block of code; the legacy forms are CodeRL's two, byte for byte.",
     )
 
 
@@ -660,7 +662,9 @@ class RunConfig(Section):
             if each.parts:
                 for number, part in enumerate(each.parts):
                     if part.benchmark == "procedural" or part.source is None:
-                        raise ValueError(f"problems.{name}.parts.{number}: each part needs a 'source', and a benchmark other than procedural")
+                        raise ValueError(
+                            f"problems.{name}.parts.{number}: each part needs a 'source', and a benchmark other than procedural"
+                        )
                 if each.source is not None or each.size is not None:
                     raise ValueError(f"problems.{name} has parts, which have their own source and size; remove those beside them")
                 continue

@@ -88,7 +88,9 @@ def convert(*, source: Path, sha256: str | None, output: Path) -> None:
             tokenizer: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
             loaded: Any = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
         except (OSError, ValueError, KeyError, ImportError, IndexError) as error:
-            raise DataError(f"{source}: {path.name} cannot be read as a causal language model ({' '.join(str(error).split()):.200})") from None
+            raise DataError(
+                f"{source}: {path.name} cannot be read as a causal language model ({' '.join(str(error).split()):.200})"
+            ) from None
     # What was loaded counts as quantized and refuses to be saved, so its weights move into a model that does not.
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)

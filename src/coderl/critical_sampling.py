@@ -389,7 +389,8 @@ def critical_sample(
         work=work,
         key=content_hash(
             "critical_sample", config.model_copy(update={"shards": 1}), prompt, lengths, repair_lengths,
-            run_tests.model_copy(update={"workers": 1}), include_message, repair_prompt, precision, seed, policy, critic, repair_model, problems,
+            run_tests.model_copy(update={"workers": 1}), include_message, repair_prompt, precision, seed,
+            policy, critic, repair_model, problems,
         ),
         name=f"critical_sample {problems.stem}",
     )  # fmt: skip

@@ -202,7 +202,9 @@ def train(
     identity = _identity(model, batches, config, settings, seed, world)
     arguments = training_arguments(config, accumulation, seed, work)
     if arguments.world_size != world:  # each process would train alone on a part of each step
-        raise ConfigError(f"{world} processes were started (WORLD_SIZE), but the Trainer sees {arguments.world_size}; start them by torchrun")
+        raise ConfigError(
+            f"{world} processes were started (WORLD_SIZE), but the Trainer sees {arguments.world_size}; start them by torchrun"
+        )
     with arguments.main_process_first(local=False, desc="checkpoints"):
         keep_own_work(work, identity)
     sharded = config.fsdp is not None or config.deepspeed is not None
