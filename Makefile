@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --show-failed-logs
 RESULTS := results/apps_eval.csv results/differences.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help install mini mini-seeds smoke test check unit-test slow-test docker-test schema dvc constraints clean
+.PHONY: help install mini mini-seeds smoke test check unit-test slow-test docker-test slurm-test dvc-test schema dvc record adopt pull constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,6 +46,12 @@ docker-test: install ## the Docker backend on a real engine: installs (Debian), 
 	$(BIN)/python -m pip install --quiet -c constraints.txt docker
 	bash workflow/containers/docker_test.sh
 
+slurm-test: install ## the smoke run through a real Slurm on this machine, a training killed on the way (root, Debian)
+	$(BIN)/python tests/slurm/run.py
+
+dvc-test: install ## both engines on one small run, in scratch clones: what reruns, and what does not
+	$(BIN)/pytest -m dvc -x -s
+
 check: install ## lint, format, types, imports, and generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,6 +70,15 @@ schema: install ## generate the schema and the reference of config/README.md fro
 
 dvc: install ## generate dvc.yaml from the Snakemake rules
 	$(BIN)/python workflow/scripts/dvc_stages.py
+
+record: install ## DVC takes over what snakemake has made
+	$(BIN)/python workflow/scripts/dvc_sync.py record
+
+adopt: install ## snakemake takes over what dvc has placed
+	$(BIN)/python workflow/scripts/dvc_sync.py adopt
+
+pull: install ## dvc pull, then adopt
+	$(BIN)/python workflow/scripts/dvc_sync.py pull
 
 constraints: install ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --no-annotate --no-header --upgrade -o constraints.txt

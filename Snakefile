@@ -26,6 +26,7 @@ rule all:
         expand("results/{run}/report.html", run=ACTIVE_RUNS),
 
 
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/programs.smk"

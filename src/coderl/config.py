@@ -526,6 +526,14 @@ class PolicyVariant(Section):
     rounds: int = Field(1, ge=1, description="1 = offline as published (spec 0.4); more = resample with the last policy.")
     training: TrainingConfig
 
+    @model_validator(mode="after")
+    def _later_rounds_sample_in_one_process(self) -> PolicyVariant:
+        if self.rounds > 1 and (self.training.fsdp is not None or self.training.deepspeed is not None):
+            raise ValueError(
+                f"rounds is {self.rounds}, but a model in shards (fsdp, deepspeed) cannot sample inside the job; use rounds: 1"
+            )
+        return self
+
 
 class RlFinetuneConfig(Section):
     """RL fine-tuning: named policies that share everything upstream."""
@@ -722,11 +730,25 @@ STAGES: tuple[str, ...] = tuple(name for name in RunConfig.model_fields if name 
 """The stages in the order of the pipeline; each is a rule, a verb, a section and a log folder of the same name."""
 
 
+TRAINED_STAGES: tuple[str, ...] = ("pretrain", "warm_start", "train_critic", "train_repair", "rl_finetune")
+"""The stages that can share a step's batch over several devices."""
+
+
+class LimitsConfig(Section):
+    """The most a job asks for; a retry asks for more only up to here."""
+
+    mem_mb: int = Field(256_000, ge=1, description="Memory of the largest node, MB.")
+    runtime: int = Field(2880, ge=1, description="Longest run time that the queue takes, minutes.")
+
+
 class WorkflowConfig(Section):
     """config/config.yaml: which runs are active, and what moves no number."""
 
     runs: list[str] = Field(default=["mini"], min_length=1, description="Runs in results/apps_eval.csv; files in config/runs.")
-    threads: dict[str, int] = Field(default={}, description="CPU threads per job by stage; a stage that is not named gets 1.")
+    threads: dict[str, int] = Field(default={}, description="CPU threads per job by stage; a stage that is not named gets one per GPU.")
+    gpus: dict[str, int] = Field(default={}, description="GPUs per job by trained stage, over all its nodes; not named: 1.")
+    nodes: dict[str, int] = Field(default={}, description="Nodes per job by trained stage; not named: 1. A divisor of its GPUs.")
+    limits: LimitsConfig = Field(default=LimitsConfig())
 
     @field_validator("runs", mode="before")
     @classmethod
@@ -739,18 +761,27 @@ class WorkflowConfig(Section):
         _distinct("runs", value)
         return value
 
-    @field_validator("threads")
+    @field_validator("threads", "gpus", "nodes")
     @classmethod
-    def _stages_only(cls, value: dict[str, int]) -> dict[str, int]:
+    def _stages_only(cls, value: dict[str, int], info: ValidationInfo) -> dict[str, int]:
+        stages = STAGES if info.field_name == "threads" else TRAINED_STAGES
         for stage, count in value.items():
-            if stage not in STAGES:
-                near = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0.0)[0]
-                raise ValueError(f"no stage '{stage}'; did you mean '{near}'?")
+            if stage not in stages:
+                near = difflib.get_close_matches(stage, stages, n=1, cutoff=0.0)[0]
+                raise ValueError(f"no {'' if stages is STAGES else 'trained '}stage '{stage}'; did you mean '{near}'?")
             if stage == "run_tests":
                 raise ValueError("the threads of run_tests are its judging processes: set key 'run_tests.workers' in the run's file")
             if count < 1:
-                raise ValueError(f"{stage}: at least 1 thread")
+                raise ValueError(f"{stage}: at least 1")
         return value
+
+    @model_validator(mode="after")
+    def _same_on_each_node(self) -> WorkflowConfig:
+        for stage, nodes in self.nodes.items():
+            gpus = self.gpus.get(stage, 1)
+            if gpus % nodes:
+                raise ValueError(f"nodes: {stage}: {gpus} GPUs cannot be spread evenly over {nodes} nodes; change gpus or nodes")
+        return self
 
 
 # --------------------------------------------------------------------------------------------------- reading

@@ -33,7 +33,7 @@ from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_program, encode_prompt
 from coderl.records import OUTCOMES, DataError, Sample, atomic_path, read_samples
 from coderl.seeds import derived_seed
-from coderl.training import model_folder, train, write_log
+from coderl.training import first_process, model_folder, train, write_log
 
 logger = logging.getLogger(__name__)
 
@@ -408,6 +408,8 @@ def train_critic(
     examples = CriticExamples(training, classes, config.balance, tokenizer.pad_token_id, derived_seed(seed, "critic examples"))
     settings, draws = section_json(config), derived_seed(seed, "critic", classes)
     log = train(critic, examples, critic_objective, config.training, settings=settings, seed=draws, work=work)
+    if not first_process():
+        return
     metrics = evaluate_critic(critic, tokenizer, validation, seed)
     metrics |= {f"n_training_{name}": count for name, count in counts.items()}
     for name, value in metrics.items():

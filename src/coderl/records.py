@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -92,8 +93,45 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+        keep(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def kept_name(output: Path) -> Path | None:
+    """The second name of an output in the folder that CODERL_KEEP names.
+
+    None without CODERL_KEEP, for an output elsewhere than below the working folder, and for what lies beside that folder itself.
+    """
+    folder = Path(os.environ.get("CODERL_KEEP", ""))
+    return None if folder == Path() or output.is_absolute() or folder.parent in output.parents else folder / output
+
+
+def keep(output: Path) -> None:
+    """Give an output (file or folder) its second name.
+
+    A workflow engine may delete all outputs of a stage before it runs it again, those of its finished jobs too; the workflow puts
+    them back from there. It costs no space until the output is replaced.
+    """
+    kept = kept_name(output)
+    if kept is None:
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    temporary = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
+    if output.is_dir():
+        shutil.copytree(output, temporary, copy_function=second_name)
+        shutil.rmtree(kept, ignore_errors=True)
+    else:
+        second_name(output, temporary)
+    os.replace(temporary, kept)
+
+
+def second_name(file: str | Path, name: str | Path) -> None:
+    """A hard link; a copy with the same time where the file system has no links, or the two names lie on two of them."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copy2(file, name)
 
 
 # ------------------------------------------------------------------------------------------------ JSON

@@ -12,6 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from coderl.records import OUTCOMES, DataError, OutcomeRow, Sample, read_outcome
 from coderl.sampling.stage import draw_samples, problem_batches
 from coderl.sandbox.stage import judge_samples
 from coderl.seeds import derived_seed
-from coderl.training import model_folder, train, write_log
+from coderl.training import first_process, from_first_process, model_folder, train, write_log
 
 logger = logging.getLogger(__name__)
 
@@ -283,31 +284,37 @@ def rl_finetune(
 
     drawn, judged = read_samples(samples), read_outcomes(outcomes)
     found: Mapping[tuple[str, int], NDArray[np.float32]] = read_values(values) if needs_values and values else {}
+
+    def again(number: int) -> tuple[list[Sample], dict[tuple[str, int], OutcomeRow], Mapping[tuple[str, int], NDArray[np.float32]]]:
+        """Programs of the policy so far, their outcomes and values."""
+        assert sampling is not None
+        assert run_tests is not None
+        drawn = [
+            sample
+            for batch in problem_batches(table, sampling.batch_problems)
+            for sample in draw_samples(
+                model,
+                tokenizer,
+                batch,
+                sample_ids=range(sampling.samples_per_problem),
+                greedy=sampling.greedy,
+                decoding=sampling.decoding,
+                prompt=config.prompt,
+                lengths=config.lengths,
+                seed=derived_seed(seed, "round", number),
+            )
+        ]
+        judged = {(row.task_id, row.sample_id): row for row in judge_samples(table, drawn, run_tests, suite="hidden")}
+        if not needs_values:
+            return drawn, judged, {}
+        assert critic is not None
+        return drawn, judged, score_samples(OutcomeCritic.load(critic), tokenizer, table, drawn)
+
     log: list[dict[str, float]] = []
     for number in range(chosen.rounds):
         folder = work / f"round{number}"
         if number > 0:
-            assert sampling is not None
-            assert run_tests is not None
-            drawn = [
-                sample
-                for batch in problem_batches(table, sampling.batch_problems)
-                for sample in draw_samples(
-                    model,
-                    tokenizer,
-                    batch,
-                    sample_ids=range(sampling.samples_per_problem),
-                    greedy=sampling.greedy,
-                    decoding=sampling.decoding,
-                    prompt=config.prompt,
-                    lengths=config.lengths,
-                    seed=derived_seed(seed, "round", number),
-                )
-            ]
-            judged = {(row.task_id, row.sample_id): row for row in judge_samples(table, drawn, run_tests, suite="hidden")}
-            if needs_values:
-                assert critic is not None
-                found = score_samples(OutcomeCritic.load(critic), tokenizer, table, drawn)
+            drawn, judged, found = from_first_process(partial(again, number))
         correct = correct_programs(table, drawn, judged, chosen.ce_on_passing_samples)
         pairs = [
             (prompts[task], [encode_program(tokenizer, text, config.lengths.max_target_tokens) for text in texts])
@@ -328,6 +335,8 @@ def rl_finetune(
         )
         seen = statistics(rewards, drawn, judged)
         log += [{**row, **seen, "round": float(number)} for row in rows]
+    if not first_process():
+        return
     with model_folder(output, work) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -13,7 +13,7 @@ import torch
 from test_training import Pairs
 from tiny_models import save_tiny, tiny_llama, tiny_t5
 
-from coderl.config import ConfigError, LoraConfig, TrainCriticConfig, TrainingConfig, validate
+from coderl.config import ConfigError, LoraConfig, PolicyVariant, TrainCriticConfig, TrainingConfig, validate
 from coderl.critic import critic_objective
 from coderl.models import CriticSettings, OutcomeCritic, load_actor
 from coderl.problems import Problem, write_problems
@@ -156,9 +156,8 @@ def test_settings_of_shards_reach_the_trainer_as_they_are(tmp_path: Path, monkey
 
     given: dict[str, Any] = {}
     monkeypatch.setattr(training, "TrainingArguments", lambda **arguments: given.update(arguments))
-    monkeypatch.setenv("WORLD_SIZE", "2")
     shards = {"transformer_layer_cls_to_wrap": ["T5Block"], "cpu_offload": True}
-    training_arguments(settings(fsdp=shards, precision="bf16", gradient_checkpointing=True), 2, 1, tmp_path)
+    training_arguments(settings(fsdp=shards, precision="bf16", gradient_checkpointing=True), 2, 2, 1, tmp_path)
     assert (given["fsdp"], given["fsdp_config"]) == (True, shards)
     assert given["bf16"]
     assert given["activation_checkpointing"]
@@ -166,15 +165,19 @@ def test_settings_of_shards_reach_the_trainer_as_they_are(tmp_path: Path, monkey
     given.clear()
     monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: name)
     zero = {"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": "auto"}
-    training_arguments(settings(deepspeed=zero), 1, 1, tmp_path)
+    training_arguments(settings(deepspeed=zero), 1, 2, 1, tmp_path)
     assert given["deepspeed"] == zero
     assert "fsdp" not in given
 
 
-def test_shards_in_one_process_are_an_error_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with pytest.raises(ConfigError, match="torchrun --nproc-per-node"):
-        training_arguments(settings(fsdp={}), 1, 1, tmp_path)
+def test_shards_in_one_process_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`gpus` of config/config.yaml"):
+        training_arguments(settings(fsdp={}), 1, 1, 1, tmp_path)
+
+
+def test_later_rounds_need_whole_models() -> None:
+    with pytest.raises(ConfigError, match="rounds is 2"):
+        validate(PolicyVariant, {"rounds": 2, "training": {"steps": 1, "batch_size": 1, "fsdp": {}}}, "here")
 
 
 @pytest.mark.parametrize(

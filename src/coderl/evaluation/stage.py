@@ -57,6 +57,7 @@ def evaluate(
     differences: Path,
     metrics: Path,
     per_problem: Path,
+    pass_at_k: Path | None = None,
 ) -> None:
     """Measure every model on one problem set (spec 8) and write the run's tables.
 
@@ -73,6 +74,7 @@ def evaluate(
         differences: paired differences with intervals, CSV.
         metrics: nested JSON for DVC: model -> metric -> percent, over all problems.
         per_problem: parquet with the value of every metric for every problem, for joint intervals over several seeds.
+        pass_at_k: CSV for plots: one row per k, one column per model, percent over all problems.
 
     Raises:
         DataError: a file that cannot be used, a missing shard, zero executed tests, k larger than the number of programs.
@@ -97,6 +99,8 @@ def evaluate(
     write_table(differences, DIFFERENCE_COLUMNS, _difference_rows(config, measured, pairs, levels, seed, common))
     _write_per_problem(per_problem, run, seed, kept, measured)
     _write_metrics(metrics, rows)
+    if pass_at_k is not None:
+        _write_pass_at_k(pass_at_k, rows)
     write_table(output, COLUMNS, rows)
     log.info("%s: %d rows on %d problems", output, len(rows), len(kept))
 
@@ -337,3 +341,14 @@ def _write_metrics(path: Path, rows: Sequence[Row]) -> None:
             nested.setdefault(row["model"], {})[key] = float(row["value"])
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(nested, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_pass_at_k(path: Path, rows: Sequence[Row]) -> None:
+    """The plain pass@k of the table, over all problems, in the wide form that plots want; empty where a model has no such k."""
+    curves: dict[int, dict[str, str]] = {}
+    for row in rows:
+        k = row["metric"].removeprefix("pass@")
+        if row["difficulty"] == "all" and row["decoding"] in ("all", "final_set") and row["metric"] != k and k.isdigit():
+            curves.setdefault(int(k), {})[row["model"]] = row["value"]
+    models = dict.fromkeys(model for curve in curves.values() for model in curve)
+    write_table(path, ("k", *models), [{"k": str(k), **dict.fromkeys(models, ""), **curves[k]} for k in sorted(curves)])
