@@ -171,7 +171,7 @@ def test_settings_of_shards_reach_the_trainer_as_they_are(tmp_path: Path, monkey
 
 
 def test_shards_in_one_process_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="`gpus` of config/config.yaml"):
+    with pytest.raises(ConfigError, match=r"`gpus` of config/config\.yaml"):
         training_arguments(settings(fsdp={}), 1, 1, 1, tmp_path)
 
 
