@@ -1,6 +1,6 @@
 """What Snakemake adds to a job: wall and CPU time of jobs that do nothing, beside a call with nothing to do.
 
-python benchmarks/workflow/job_overhead.py [--jobs 20] [--slurm]   (--slurm: on a machine that can submit)
+python benchmarks/workflow/job_overhead.py [--jobs 20] [--slurm [--arrays]]   (--slurm: on a machine that can submit)
 """
 
 from __future__ import annotations
@@ -39,20 +39,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--slurm", action="store_true")
+    parser.add_argument("--arrays", action="store_true", help="submit the jobs as one array")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "Snakefile").write_text(RULES, encoding="utf-8")
-        words = SLURM if arguments.slurm else LOCAL
+        words = [*(SLURM if arguments.slurm else LOCAL), *(["--slurm-array-jobs", "nothing"] if arguments.arrays else [])]
         measured(folder, 1, words)
         idle_wall, idle_cpu = measured(folder, 1, words)
         wall, cpu = measured(folder, 1 + arguments.jobs, words)
     print(f"nothing to do: {idle_wall:.2f} s, {idle_cpu:.2f} s CPU")
     print(f"per job of {arguments.jobs}: {(wall - idle_wall) / arguments.jobs:.2f} s, {(cpu - idle_cpu) / arguments.jobs:.2f} s CPU here")
     if arguments.slurm:
-        fields = ["sacct", "--allocations", "--noheader", "--parsable2", "--format", "ElapsedRaw,TotalCPU"]
+        fields = ["sacct", "--noheader", "--parsable2", "--format", "ElapsedRaw,TotalCPU,JobIDRaw"]  # with --allocations no CPU time
         rows = [line.split("|") for line in subprocess.run(fields, check=True, capture_output=True, text=True).stdout.splitlines()]
-        rows = rows[-arguments.jobs :]
+        rows = [row for row in rows if "." not in row[2]][-arguments.jobs :]  # without the jobs' steps, which the job sums up
         spent = [sum(float(part) * 60**power for power, part in enumerate(reversed(row[1].split(":")))) for row in rows]
         print(f"in the job: {sum(int(row[0]) for row in rows) / len(rows):.1f} s, {sum(spent) / len(spent):.2f} s CPU")
 

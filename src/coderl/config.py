@@ -97,8 +97,8 @@ class ProceduralConfig(Section):
     held_out_share: float = Field(0.2, gt=0, lt=1, description="Share of compositions reserved for test problems.")
 
 
-class ProblemSetConfig(Section):
-    """One file of problems, `problems/<name>.parquet`."""
+class ProblemPart(Section):
+    """Problems of one benchmark and split."""
 
     benchmark: Literal["procedural", "apps", "mbpp", "humaneval", "leetcode", "jsonl"] = Field(
         "procedural", description="jsonl = rows of your own; docs/problem_rows.md has all of them."
@@ -110,15 +110,29 @@ class ProblemSetConfig(Section):
     )
     split: Literal["train", "validation", "test"] = "train"
     size: int | None = Field(None, ge=1, description="Number of problems; null = all (required for procedural).")
-    difficulty_shares: dict[Difficulty, Share] = Field(
-        default={"introductory": 0.4, "interview": 0.4, "competition": 0.2},
-        min_length=1,
-        description="Shares of the difficulties; procedural only.",
-    )
     with_solutions: int | None = Field(
         None,
         ge=0,
         description="Only the first N problems keep their reference solutions; null = all. APPS too has problems with tests only.",
+    )
+    shown_asserts: int | None = Field(
+        None,
+        ge=1,
+        description="mbpp: how many of a problem's asserts its statement shows; these are its example tests then. null = it shows all "
+        "of them (spec 8.8), so that there are no example tests: they would be the hidden ones. Ours.",
+    )
+
+
+class ProblemSetConfig(ProblemPart):
+    """One file of problems, `problems/<name>.parquet`."""
+
+    parts: list[ProblemPart] = Field(
+        default=[], description="Several benchmarks as one set, one after the other, in place of benchmark, source, split and size. Ours."
+    )
+    difficulty_shares: dict[Difficulty, Share] = Field(
+        default={"introductory": 0.4, "interview": 0.4, "competition": 0.2},
+        min_length=1,
+        description="Shares of the difficulties; procedural only.",
     )
 
     skip_bad_rows: bool = Field(False, description="Leave out rows that cannot be read, and list them in the log; false = an error.")
@@ -174,6 +188,17 @@ class CorpusConfig(Section):
 # --------------------------------------------------------------------------------------------------- training
 
 
+class LoraConfig(Section):
+    """Low-rank adapters in place of full fine-tuning (peft); merged into the weights when training ends, so that later stages see none."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0, description="The adapters' product counts alpha / rank times.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    modules: list[Name] | None = Field(
+        None, min_length=1, description="Names of layers that get one; null = all linear ones but the output's."
+    )
+
+
 class TrainingConfig(Section):
     """How one model is trained: shared by all training stages."""
 
@@ -193,6 +218,15 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="Spec 6.3.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="No fp16: T5 overflows in it, spec 1.6.")
     gradient_checkpointing: bool = False
+    lora: LoraConfig | None = Field(None, description="null = all weights are trained. Needs the extra `lora`. Ours.")
+    fsdp: dict[str, Any] | None = Field(
+        None,
+        description="Weights, gradients and optimiser in shards over the processes of torchrun: `fsdp_config` of transformers' "
+        "TrainingArguments, passed on as it is; {} = its defaults. null = every process holds all of them. Ours.",
+    )
+    deepspeed: dict[str, Any] | None = Field(
+        None, description="The same by DeepSpeed: its configuration, passed on as it is; 'auto' values are filled in. Ours."
+    )
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints from which a killed run resumes.")
     log_every: int = Field(50, ge=1)
 
@@ -202,6 +236,14 @@ class TrainingConfig(Section):
             raise ValueError("give exactly one of batch_size and batch_tokens")
         if self.batch_size is None and self.micro_batch_size is not None:
             raise ValueError("micro_batch_size divides batch_size, which is null; batch_tokens is not divided")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_shards(self) -> TrainingConfig:
+        if self.fsdp is not None and self.deepspeed is not None:
+            raise ValueError("give fsdp or deepspeed, not both")
+        if self.lora is not None and (self.fsdp is not None or self.deepspeed is not None):
+            raise ValueError("lora trains few weights and needs no shards: remove fsdp or deepspeed, or lora")
         return self
 
     @model_validator(mode="after")
@@ -221,9 +263,10 @@ class LengthsConfig(Section):
 class PromptConfig(Section):
     """The one prompt builder's form (spec 2.2)."""
 
-    style: Literal["canonical", "legacy_train", "legacy_generation"] = Field(
+    style: Literal["canonical", "chat", "legacy_train", "legacy_generation"] = Field(
         "canonical",
-        description="canonical = the same string in training, sampling and scoring; the legacy forms are CodeRL's two, byte for byte.",
+        description="canonical = the same string in training, sampling and scoring; chat (ours) = the statement inside the chat template "
+        "of an instruct model, the answer opened as a block of code; the legacy forms are CodeRL's two, byte for byte.",
     )
 
 
@@ -334,6 +377,13 @@ class DecodingConfig(Section):
     temperature: float = Field(0.6, ge=0, description="0 = greedy.")
     top_p: float = Field(0.95, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0 = off. CodeRL's generate.py had an implicit 50, spec 3.")
+    stop: list[Name] = Field(
+        default=[],
+        description="A program ends before the first of these texts; ours, for models that write on: '```' closes a chat answer's code.",
+    )
+    drop_cut_line: bool = Field(
+        False, description="A program cut by the length limit loses its last line, which is a part of one; ours, for models that write on."
+    )
 
 
 class SampleSetConfig(Section):
@@ -351,6 +401,9 @@ class SampleConfig(Section):
 
     prompt: PromptConfig = PromptConfig()
     lengths: LengthsConfig = LengthsConfig()
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Of the weights in sampling, also critical sampling's; bf16 halves the memory. No fp16, spec 1.6."
+    )
     sets: dict[str, SampleSetConfig]
 
 
@@ -434,6 +487,7 @@ class TrainRepairConfig(Section):
     """The repair model (spec 7.3)."""
 
     base_model: Name | None = Field(None, description="Hub id or folder; null = start from the actor.")
+    prompt: PromptConfig = Field(PromptConfig(), description="Style chat for instruct models; the other styles are one template here.")
     lengths: LengthsConfig = LengthsConfig(max_source_tokens=800, max_target_tokens=512)
     pairing: Literal["nearest", "random", "all"] = Field(
         "nearest", description="Which correct program is the target: by edit distance (ours), at random, all (RLTF)."
@@ -471,6 +525,14 @@ class PolicyVariant(Section):
     )
     rounds: int = Field(1, ge=1, description="1 = offline as published (spec 0.4); more = resample with the last policy.")
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _later_rounds_sample_in_one_process(self) -> PolicyVariant:
+        if self.rounds > 1 and (self.training.fsdp is not None or self.training.deepspeed is not None):
+            raise ValueError(
+                f"rounds is {self.rounds}, but a model in shards (fsdp, deepspeed) cannot sample inside the job; use rounds: 1"
+            )
+        return self
 
 
 class RlFinetuneConfig(Section):
@@ -605,6 +667,15 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _problems_can_be_made(self) -> RunConfig:
         for name, each in self.problems.items():
+            if each.parts:
+                for number, part in enumerate(each.parts):
+                    if part.benchmark == "procedural" or part.source is None:
+                        raise ValueError(
+                            f"problems.{name}.parts.{number}: each part needs a 'source', and a benchmark other than procedural"
+                        )
+                if each.source is not None or each.size is not None:
+                    raise ValueError(f"problems.{name} has parts, which have their own source and size; remove those beside them")
+                continue
             if each.benchmark != "procedural":
                 if each.source is None:
                     raise ValueError(f"problems.{name}.source is missing: benchmark '{each.benchmark}' is read from a file or hub id")

@@ -43,15 +43,21 @@ def _unavailable(path_or_id: str | Path, what: str, error: Exception | str) -> D
     if Path(name).exists():
         return DataError(f"{name}: expected a model folder, found a file")
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or Path(name).parent.is_dir():
-        return DataError(f"{name}: no such model folder; make it first with the stage that writes it (e.g. `coderl warm-start`)")
+        return DataError(
+            f"{name}: no such model folder; make it first with the stage that writes it (e.g. `coderl warm-start`), or "
+            "get it as docs/models.md says (`hf download`, `coderl convert`)"
+        )
     return DataError(
         f"{name}: neither a folder nor a {what} that the Hugging Face hub or its local cache gives ({reason}). Where there is no "
-        f"network, run `hf download {name}` beforehand where there is, share HF_HOME with this machine, and set HF_HUB_OFFLINE=1"
+        f"network, run `hf download {name}` beforehand where there is, share HF_HOME with this machine, and set HF_HUB_OFFLINE=1. "
+        "If a local folder is meant, it is not there (docs/models.md)"
     )
 
 
 def load_tokenizer(path_or_id: str | Path) -> Any:
     """The tokenizer of a model folder or hub id, with a pad token and without clean-up of decoded text (spec 3).
+
+    Its `continues_prompt` says whether the model beside it is causal, so that programs continue the prompt (problems.prompts).
 
     Raises:
         DataError: missing or damaged folder, or no access to the hub; says how to download beforehand.
@@ -66,11 +72,19 @@ def load_tokenizer(path_or_id: str | Path) -> Any:
         raise _unavailable(path_or_id, "tokenizer", error) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    try:
+        tokenizer.continues_prompt = not AutoConfig.from_pretrained(str(path_or_id)).is_encoder_decoder
+    except (OSError, ValueError, KeyError):  # a tokenizer without a model
+        tokenizer.continues_prompt = False
     return tokenizer
 
 
-def load_actor(path_or_id: str | Path) -> PreTrainedModel:
-    """The language model of a folder or hub id: encoder-decoder or causal by its config, float32, in evaluation mode.
+def load_actor(path_or_id: str | Path, precision: str = "fp32") -> PreTrainedModel:
+    """The language model of a folder or hub id: encoder-decoder or causal by its config, in evaluation mode.
+
+    Args:
+        path_or_id: folder or hub id.
+        precision: "fp32", which training needs (bf16 is autocast there), or "bf16" for half the memory in sampling.
 
     Raises:
         DataError: missing or damaged folder, weights that do not fill the model, or no access to the hub; says how to
@@ -81,7 +95,8 @@ def load_actor(path_or_id: str | Path) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(str(path_or_id))
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model, loading = kind.from_pretrained(str(path_or_id), dtype=torch.float32, output_loading_info=True)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        model, loading = kind.from_pretrained(str(path_or_id), dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unavailable(path_or_id, "model", error) from None
     if loading["missing_keys"]:  # transformers fills them at random and only warns
@@ -97,8 +112,9 @@ def default_device() -> torch.device:
 
 
 def _bare(model: nn.Module) -> Any:
-    """The model inside a DistributedDataParallel wrapper, whose config can be read."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    """The model inside a wrapper for data parallelism (DistributedDataParallel, FSDP, DeepSpeed), whose config can be read."""
+    inner = getattr(model, "module", None)
+    return inner if isinstance(inner, nn.Module) else model
 
 
 # --------------------------------------------------------------------------------------------------- batches

@@ -102,6 +102,7 @@ class RepairExamples:
         include_message: bool,
         draw_one: bool,
         seed: int,
+        style: str = "canonical",
     ) -> None:
         """draw_one: one target per pair and epoch, drawn anew; otherwise every target of every pair in every epoch."""
         table = {problem.task_id: problem for problem in problems}
@@ -112,7 +113,7 @@ class RepairExamples:
             row = pair.failed.outcome
             message = row.error_message if include_message else None
             prompt = encode_repair_prompt(
-                tokenizer, table[row.task_id], pair.failed.text, row.outcome, row.error_class, message, lengths.max_source_tokens
+                tokenizer, table[row.task_id], pair.failed.text, row.outcome, row.error_class, message, lengths.max_source_tokens, style
             )
             for text in pair.targets:
                 if text not in encoded:
@@ -177,6 +178,7 @@ def train_repair(
         include_message=config.include_message,
         draw_one=config.pairing == "random",
         seed=derived_seed(seed, "repair"),
+        style=config.prompt.style,
     )
     log = train(model, examples, program_cross_entropy, config.training, settings=section_json(config), seed=seed, work=work)
     if not first_process():

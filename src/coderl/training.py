@@ -7,13 +7,16 @@ outputs of a failed job.
 
 Under torchrun the processes share each step's batch. They are told apart by what torchrun sets (RANK, WORLD_SIZE) and by
 nothing else; the first one alone writes checkpoints, logs and models.
+Whole copies per device are the default; `fsdp` and `deepspeed` put models into shards that one device cannot hold.
 """
 
 from __future__ import annotations
 
 import atexit
+import copy
 import csv
 import hashlib
+import importlib.util
 import logging
 import math
 import os
@@ -32,7 +35,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from coderl.config import TrainingConfig, section_json
+from coderl.config import ConfigError, LoraConfig, TrainingConfig, section_json
 from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum
 from coderl.records import DataError, atomic_path, keep
@@ -219,6 +222,9 @@ def train(
     on from the last whole one and ends with the same weights as an uninterrupted run. A checkpoint of other settings, seed,
     first model or data is deleted, not used. The caller removes `work` when the model is saved.
 
+    With `config.lora` only adapters are trained, and merged into the weights at the end. With shards (fsdp, deepspeed) the
+    weights are gathered into `model` on the first process alone, which is the one that saves.
+
     Args:
         model: on any device.
         examples: what it learns from.
@@ -229,15 +235,69 @@ def train(
         work: folder for checkpoints.
 
     Raises:
+        ConfigError: shards in a single process, or a package that the configuration needs and that is not there.
         DataError: no examples.
     """
     set_seed(derived_seed(seed, "training") % 2**32)
+    adapters = _add_adapters(model, config.lora) if config.lora is not None else None
     world = world_size()
     accumulation = 1
     if config.batch_size is not None and config.micro_batch_size is not None:
         accumulation = max(1, math.ceil(config.batch_size / (config.micro_batch_size * world)))
     batches = _StepBatches(examples, config, world * accumulation, seed)
-    arguments = TrainingArguments(
+    arguments = training_arguments(config, accumulation, world, seed, work)
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one device: DataParallel would take several steps' batches for one
+    if arguments.world_size != world:
+        raise RuntimeError(f"{arguments.world_size} processes by the Trainer's count, but torchrun says WORLD_SIZE={world}")
+    identity = _identity(model, batches, config, settings, seed, world)
+
+    def last_checkpoint() -> Path | None:
+        keep_own_work(work, identity)
+        return _last_whole_checkpoint(work)
+
+    checkpoint = from_first_process(last_checkpoint)
+    sharded = config.fsdp is not None or config.deepspeed is not None
+    trainer = _Trainer(
+        model=copy.deepcopy(model) if sharded else model,  # shards replace the weights of what is trained
+        args=arguments,
+        train_dataset=batches,
+        data_collator=lambda parts: parts[0],
+        loss=loss,
+        callbacks=[_PlainLines(), _MarkWhole()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if checkpoint:
+        logger.info("resuming from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if sharded:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # every process takes part, the first one gets it
+        if first_process():
+            model.load_state_dict(state)
+    if adapters is not None:
+        _merge_adapters(model, adapters)
+    keys_out = ("epoch", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
+    return [{key: value for key, value in row.items() if key not in keys_out} for row in trainer.state.log_history if "loss" in row]
+
+
+def training_arguments(config: TrainingConfig, accumulation: int, world: int, seed: int, work: Path) -> TrainingArguments:
+    """What the Trainer of each of `world` processes is told.
+
+    Raises:
+        ConfigError: shards in a single process, or without DeepSpeed where it is asked for.
+    """
+    if config.fsdp is not None and world == 1:
+        raise ConfigError(
+            "training.fsdp puts a model into shards over several processes, but there is one; "
+            "give the stage more than one in `gpus` of config/config.yaml (or start it by torchrun), or remove fsdp"
+        )
+    if config.deepspeed is not None and not importlib.util.find_spec("deepspeed"):
+        raise ConfigError("training.deepspeed needs the package deepspeed: pip install deepspeed")
+    shards: dict[str, Any] = {}
+    if config.fsdp is not None:
+        shards = {"fsdp": True, "fsdp_config": dict(config.fsdp)}
+    elif config.deepspeed is not None:
+        shards = {"deepspeed": copy.deepcopy(config.deepspeed)}
+    return TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
         per_device_train_batch_size=1,
@@ -264,31 +324,42 @@ def train(
         disable_tqdm=not sys.stderr.isatty(),
         seed=derived_seed(seed, "training") % 2**32,
         use_cpu=world > 1 and not torch.cuda.is_available(),  # without it, processes on CPUs would each train alone
+        **shards,
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one device: DataParallel would take several steps' batches for one
-    if arguments.world_size != world:
-        raise RuntimeError(f"{arguments.world_size} processes by the Trainer's count, but torchrun says WORLD_SIZE={world}")
-    identity = _identity(model, batches, config, settings, seed, world)
 
-    def last_checkpoint() -> Path | None:
-        keep_own_work(work, identity)
-        return _last_whole_checkpoint(work)
 
-    checkpoint = from_first_process(last_checkpoint)
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=batches,
-        data_collator=lambda parts: parts[0],
-        loss=loss,
-        callbacks=[_PlainLines(), _MarkWhole()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if checkpoint:
-        logger.info("resuming from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    keys_out = ("epoch", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
-    return [{key: value for key, value in row.items() if key not in keys_out} for row in trainer.state.log_history if "loss" in row]
+def _adapted(model: nn.Module) -> nn.Module:
+    """The part of a model that gets adapters: all of a language model, the backbone of a critic, whose new head is trained whole."""
+    backbone = getattr(model, "backbone", None)
+    return backbone if isinstance(backbone, nn.Module) else model
+
+
+def _add_adapters(model: nn.Module, config: LoraConfig) -> Any:
+    """Put low-rank adapters beside the linear layers of `model`, in place; they alone are trained, and a critic's head."""
+    try:
+        from peft import LoraConfig as Settings
+        from peft import LoraModel
+    except ImportError:
+        raise ConfigError("training.lora needs the package peft: pip install 'coderl[lora]'") from None
+    settings = Settings(
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=config.modules or "all-linear", bias="none"
+    )  # fmt: skip
+    try:
+        adapters = LoraModel(_adapted(model), {"default": settings}, "default")
+    except ValueError as error:
+        raise ConfigError(f"training.lora: {' '.join(str(error).split()):.300}") from None
+    counts = [sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters())]
+    logger.info("adapters: %d of %d weights are trained", *counts)
+    return adapters
+
+
+def _merge_adapters(model: nn.Module, adapters: Any) -> None:
+    """Add the adapters' products to the weights and take the adapters out, in place."""
+    adapters.merge_and_unload()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    if hasattr(_adapted(model), "peft_config"):
+        del _adapted(model).peft_config
 
 
 class _MarkWhole(TrainerCallback):

@@ -77,7 +77,7 @@ def test_two_processes_train_the_same_model(finished: Path, tmp_path: Path, name
     command = ["workflow/scripts/launch.sh", "2", "1", *words]
     done = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path})
     assert done.returncode == 0, done.stderr[-5000:]
-    assert [each.name for each in tmp_path.iterdir()] == ["output"], "one process wrote, and left nothing behind"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["output", "output.sha256"], "one process wrote, and left nothing behind"
     weights, again = load_file(before / "model.safetensors"), load_file(tmp_path / "output/model.safetensors")
     for key, tensor in weights.items():
         torch.testing.assert_close(again[key], tensor, rtol=1e-3, atol=1e-4)

@@ -155,6 +155,11 @@ def scenario(folder: Path, transcript: Transcript) -> None:
         rows = pd.read_csv(f"results/smoke/models/{name}/training_log.csv")
         assert rows["step"].is_unique, "two processes wrote the log"
 
+    judged = Path("logs/smoke/run_tests/reference/train/hidden/of-1/0.log")
+    backend = answer("grep", "-o", "backend .*, active isolation layers:.*", str(judged))
+    transcript.say("Without Docker on the node: each run_tests log says what isolates the programs.")
+    transcript.show(f"grep -o 'backend .*, active isolation layers:.*' {judged}", backend)
+
     fields = "JobID,Comment%42,Partition,AllocTRES%62,State%22,Elapsed,TotalCPU"
     jobs = answer("sacct", "--allocations", "--parsable2", "--noheader", "--format", "JobID,Comment,Partition,AllocTRES,State,Account")
     transcript.show(f"sacct --allocations --format {fields}", answer("sacct", "--allocations", "--format", fields))

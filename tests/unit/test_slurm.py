@@ -150,6 +150,7 @@ def test_what_is_submitted_for_each_kind_of_job(cluster: Cluster) -> None:
     assert "--cpus-per-task=4000" in first, "not cut to the cores of the machine that submits"
     assert "ntasks" not in first
     assert " -t 2880 --mem 64000 " in second, "a job that timed out is tried again with more time and memory"
+    assert "A job of corpus that is tried again would ask for up to mem_mb=" not in output, "64000 is what partition cpu gives"
 
     # Two nodes: one task on each, which launch.sh starts itself.
     pretrain = by_rule["rule_pretrain"]
@@ -167,6 +168,7 @@ def test_without_settings_slurm_chooses(cluster: Cluster) -> None:
     words = ["--slurm-init-seconds-before-status-checks", "1", "--", "results/smoke/problems/train.parquet"]
     code, output = cluster.snakemake("--profile", "slurm", *words)
     assert code == 0, output
+    assert "would ask for" not in output
     ((_, call),) = cluster.submitted()
     assert " -p cpu -t 60 --mem 4000 --ntasks=1 --cpus-per-task=1" in call, "the default partition of the cluster"
     assert " -A " not in call
@@ -192,6 +194,15 @@ def test_what_the_cluster_cannot_give_is_said_before_the_first_job(cluster: Clus
     assert code != 0
     assert message in output
     assert not (cluster.bin / "submitted.jsonl").exists()
+
+
+def test_what_a_retry_cannot_have_is_said_too(cluster: Cluster) -> None:
+    cluster.configure({"partition": "cpu"})
+    (cluster.bin / "sbatch").write_text("#!/bin/sh\necho stopped here >&2; exit 1\n", encoding="utf-8")
+    code, output = cluster.snakemake("--profile", "slurm", "--retries", "20", "--", "results/smoke/problems/train.parquet")
+    assert code != 0
+    assert "A job of problems that is tried again would ask for up to mem_mb=84000, which Slurm refuses" in output
+    assert "Set `limits: {mem_mb: 64000}` in config/config.yaml" in output
 
 
 def test_no_slurm_on_this_machine_is_one_clear_message(cluster: Cluster) -> None:

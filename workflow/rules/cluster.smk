@@ -3,6 +3,8 @@ import re
 import shutil
 import subprocess
 
+from snakemake.logging import logger
+
 PROFILE = "workflow/profiles/slurm/config.yaml"
 
 
@@ -30,7 +32,7 @@ def check_slurm(jobs):
             "--profile slurm submits jobs with sbatch, which this machine does not have. Log in to a machine of the cluster "
             "that has it, or leave the profile out to run everything here. Nothing was submitted."
         )
-    known = partitions()
+    known, refused = partitions(), {}
     for job in jobs:
         name = job.resources.get("slurm_partition")
         names = [] if name is None else str(name).split(",")
@@ -47,6 +49,15 @@ def check_slurm(jobs):
                     f"Stage {job.rule.name} asks for {key}={amount}, but partition {name or 'any'} gives at most {most}. "
                     f"Set `limits: {{{key}: {most}}}` in config/config.yaml. Nothing was submitted."
                 )
+            if isinstance(amount, int):
+                last = min(amount * (1 + job.rule.restart_times), getattr(WORKFLOW.limits, key))  # as `growing` has it
+                if last > most:
+                    refused[key] = (last, most, job.rule.name)
+    for key, (last, most, stage) in refused.items():
+        logger.warning(
+            f"A job of {stage} that is tried again would ask for up to {key}={last}, which Slurm refuses: its partition gives {most}. "
+            f"Set `limits: {{{key}: {most}}}` in config/config.yaml."
+        )
 
 
 onstart:

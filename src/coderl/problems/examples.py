@@ -197,14 +197,14 @@ def _arguments(text: str, parameters: list[str] | None) -> list[Any] | None:
     """`nums = [1,2], k = 3` or `[1,2], 3` as a list of arguments in the order of the parameters; null if it is neither."""
     for candidate in (text, ", ".join(line.strip().rstrip(",") for line in text.split("\n") if line.strip())):
         call = _parsed(f"f({candidate.strip().rstrip('.;,')})")
-        if isinstance(call, ast.Call):
+        if not isinstance(call, ast.Call) or (call.args and call.keywords):
+            continue
+        values = [_plain(node) for node in [*call.args, *(keyword.value for keyword in call.keywords)]]
+        plain = [value[0] for value in values if value is not None]
+        if plain and len(plain) == len(values):
             break
     else:
         return None
-    values = [_plain(node) for node in [*call.args, *(keyword.value for keyword in call.keywords)]]
-    if any(value is None for value in values) or (call.args and call.keywords) or not values:
-        return None
-    plain = [value[0] for value in values if value is not None]
     if parameters is None:
         return plain
     if len(plain) != len(parameters):
