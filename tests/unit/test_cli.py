@@ -46,6 +46,7 @@ def test_every_stage_is_a_verb_and_a_function_of_its_name() -> None:
     verbs = {command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands if command.callback}
     assert verbs == {stage.replace("_", "-") for stage in STAGES} | {
         "collect",
+        "tables",
         "problems-report",
         "import-programs",
         "export-programs",
