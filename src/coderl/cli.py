@@ -45,7 +45,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
 }
 """Parameters that name what a verb writes, where it is more than `output`."""
 
-TABLES: tuple[str, ...] = ("evaluate", "collect")
+TABLES: tuple[str, ...] = ("evaluate", "collect", "tables")
 """Verbs whose record holds the whole chain: their tables travel without the files behind them."""
 
 _sections: dict[str, BaseModel] = {}
