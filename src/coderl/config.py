@@ -393,6 +393,11 @@ class SampleSetConfig(Section):
     greedy: bool = Field(False, description="One greedy program more per problem: the baseline of spec 6.1.")
     decoding: DecodingConfig = DecodingConfig()
     batch_problems: int = Field(16, ge=1, description="Problems per batch; batches never depend on the number of shards.")
+    batch_programs: int | None = Field(
+        None,
+        ge=1,
+        description="Programs of one problem that are drawn at once, for memory; null = all. The greedy one comes beside the last.",
+    )
     shards: int = Field(1, ge=1)
 
 
@@ -555,6 +560,15 @@ class RlFinetuneConfig(Section):
         return value
 
 
+class CriticalVariant(Section):
+    """What a variant of critical sampling changes; null = as in the section."""
+
+    refine: bool | None = None
+    repair_candidates: int | None = Field(None, ge=0)
+    seed_mode: Literal["argmax", "sample"] | None = None
+    seed_values: Literal["token", "prefix"] | None = None
+
+
 class CriticalSampleConfig(Section):
     """Critical sampling (spec 7; the defaults are those of 7.2 and 7.4)."""
 
@@ -572,16 +586,52 @@ class CriticalSampleConfig(Section):
     no_examples: Literal["first_round"] = Field("first_round", description="Problems without example tests keep the first round, spec 7.4.")
     batch_problems: int = Field(16, ge=1)
     shards: int = Field(1, ge=1)
+    variants: dict[str, CriticalVariant] = Field(
+        default={}, description="Other ways through the same models, spec 8.6; one costs nothing until evaluate.critical names it."
+    )
+
+    def variant(self, name: str | None) -> CriticalSampleConfig:
+        """The section as a variant has it (null: as it stands), without the other variants."""
+        changes = {} if name is None else self.variants[name].model_dump(exclude_none=True)
+        return self.model_copy(update={**changes, "variants": {}})
 
 
 # --------------------------------------------------------------------------------------------------- evaluation
+
+
+class EvaluationSet(Section):
+    """A further problem set that is evaluated by plain sampling, with a table of its own: `<set>_eval.csv`."""
+
+    policies: list[str] = Field(default=[], description="Policy variants in its table, beside the actor.")
+    pass_at: list[Count] = Field(default=[1, 5], min_length=1, description="k of pass@k, at most the programs of a problem.")
+    n_at: list[tuple[Count, Count]] = Field(default=[], description="n and k of n@k, for sets that have example tests.")
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> EvaluationSet:
+        for key in ("policies", "pass_at", "n_at"):
+            _distinct(key, getattr(self, key))
+        for n, k in self.n_at:
+            if n > k:
+                raise ValueError(f"n_at has [{n}, {k}]: {n} programs cannot be submitted of {k}; n comes first")
+        return self
 
 
 class EvaluateConfig(Section):
     """The table: which models, which k (spec 8)."""
 
     problem_set: str = "test"
+    also: dict[str, EvaluationSet] = Field(
+        default={},
+        description="Further problem sets, such as MBPP zero-shot or the ablations with fewer programs (spec 8.4, 8.5, 8.8). Keys are "
+        "names of problems and sample.sets.",
+    )
+    other_runs: dict[Literal["codet5_small", "codet5_base", "codet5_large", "codet5_large_gcpy", "mbpp_finetuned"], Name] = Field(
+        default={},
+        description="Where rows of the paper's tables come from that are runs of their own (spec 8.7, 8.8): <run>/<set>, whose table is "
+        "results/<run>/<set>_eval.csv.",
+    )
     policies: list[str] = Field(default=["rl"], description="Policy variants in the table.")
+    critical: list[str] = Field(default=[], description="Variants of critical_sample in the table, beside the section as it stands.")
     pass_at: list[Count] = Field(default=[1, 5, 20], min_length=1, description="k of pass@k, at most the programs of a problem.")
     n_at: list[tuple[Count, Count]] = Field(default=[(1, 20), (5, 20)], description="n and k of n@k with example-test filtering, n <= k.")
     comparisons: list[tuple[str, str]] = Field(
@@ -594,7 +644,7 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _can_be_measured(self) -> EvaluateConfig:
-        for key in ("policies", "pass_at", "n_at", "comparisons"):
+        for key in ("policies", "critical", "pass_at", "n_at", "comparisons"):
             _distinct(key, getattr(self, key))
         for n, k in self.n_at:
             if n > k:
@@ -646,6 +696,13 @@ class RunConfig(Section):
             ("evaluate.problem_set", test, "sample.sets", self.sample.sets),
             ("critical_sample.policy", self.critical_sample.policy, "rl_finetune.variants", self.rl_finetune.variants),
             *(("evaluate.policies", name, "rl_finetune.variants", self.rl_finetune.variants) for name in self.evaluate.policies),
+            *(("evaluate.critical", name, "critical_sample.variants", self.critical_sample.variants) for name in self.evaluate.critical),
+            *(("evaluate.also", name, "sample.sets", dict(self.sample.sets)) for name in self.evaluate.also),
+            *(
+                (f"evaluate.also.{name}.policies", policy, "rl_finetune.variants", self.rl_finetune.variants)
+                for name, each in self.evaluate.also.items()
+                for policy in each.policies
+            ),
         ]
         for key, name, place, known in references:
             if name not in known:
@@ -658,7 +715,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _names_fit_into_paths(self) -> RunConfig:
-        for key, names in (("problems", self.problems), ("rl_finetune.variants", self.rl_finetune.variants)):
+        named: list[tuple[str, Iterable[str]]] = [
+            ("problems", self.problems),
+            ("rl_finetune.variants", self.rl_finetune.variants),
+            ("critical_sample.variants", self.critical_sample.variants),
+        ]
+        for key, names in named:
             for name in names:
                 if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                     raise ValueError(f"{key} has '{name}'; a name becomes part of a path: use letters, digits, _ and -")
@@ -713,12 +775,23 @@ class RunConfig(Section):
                 raise ValueError(
                     f"{key}.shards is {shards}, but {size} problems are {batches} batches of {batch}; lower shards or batch_problems"
                 )
-        drawn = self.sample.sets[test].samples_per_problem
-        for key, most in (("pass_at", max(self.evaluate.pass_at)), ("n_at", max((k for _, k in self.evaluate.n_at), default=0))):
-            if most > drawn:
-                raise ValueError(f"evaluate.{key} needs {most} programs per problem, but sample.sets.{test}.samples_per_problem is {drawn}")
+        tables: list[tuple[str, str, EvaluateConfig | EvaluationSet]] = [("evaluate", test, self.evaluate)]
+        tables += [(f"evaluate.also.{name}", name, each) for name, each in self.evaluate.also.items()]
+        for place, name, table in tables:
+            drawn = self.sample.sets[name].samples_per_problem
+            for key, most in (("pass_at", max(table.pass_at)), ("n_at", max((k for _, k in table.n_at), default=0))):
+                if most > drawn:
+                    raise ValueError(
+                        f"{place}.{key} needs {most} programs per problem, but sample.sets.{name}.samples_per_problem is {drawn}"
+                    )
+        for name in self.evaluate.also:
+            if name in (test, "train", "apps"):
+                raise ValueError(f"evaluate.also has '{name}'; name a set other than train, apps and evaluate.problem_set")
+            if self.problems[name].with_solutions == 0:
+                raise ValueError(f"problems.{name}.with_solutions is 0: no reference solutions, but its table has a row of them")
         policies = self.evaluate.policies
         rows = [*TABLE_ROWS.values(), *(f"rl_finetune/{name}" for name in policies)]
+        rows += [f"critical_sampling/{name}" for name in self.evaluate.critical]
         for row in (row for pair in self.evaluate.comparisons for row in pair):
             if row not in rows and row not in TABLE_ROWS and row not in [f"policy/{name}" for name in policies]:
                 near = difflib.get_close_matches(row, rows, n=1, cutoff=0.0)[0]

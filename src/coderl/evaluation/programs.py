@@ -63,7 +63,9 @@ def row_name(program: str) -> str:
         return TABLE_ROWS[program]
     if program.startswith("policy/") and len(program) > len("policy/"):
         return "rl_finetune/" + program.removeprefix("policy/")
-    raise ConfigError(f"programs: unknown model {program!r}; valid names: {', '.join(TABLE_ROWS)}, policy/<variant>")
+    if program.startswith("critical/") and len(program) > len("critical/"):
+        return "critical_sampling/" + program.removeprefix("critical/")
+    raise ConfigError(f"programs: unknown model {program!r}; valid names: {', '.join(TABLE_ROWS)}, policy/<variant>, critical/<variant>")
 
 
 @dataclass(frozen=True)
