@@ -63,6 +63,8 @@ class OutcomeRow:
     `cpu_limit` is the CPU time in seconds that each test had; `limit_changed_outcome` says of a program that was cut by a limit
     below the configured one whether the configured one gives another outcome (null: not judged twice).
     `legacy_outcome` is the verdict of the legacy checker on the same tests, where it was asked for (run_tests.legacy_samples).
+    `behaviour` names what a program that passed the example tests answered on inputs made from theirs
+    (run_tests.behaviour_inputs): equal names, equal answers.
     """
 
     task_id: str
@@ -82,6 +84,7 @@ class OutcomeRow:
     cpu_limit: float | None = None
     limit_changed_outcome: bool | None = None
     legacy_outcome: Outcome | None = None
+    behaviour: str | None = None
 
 
 @contextmanager
