@@ -573,6 +573,13 @@ class CriticalSampleConfig(Section):
     policy: str = Field("rl", description="Name of the policy variant it runs on.")
     batch: int = Field(200, ge=1, description="N: programs of the first round and of every later one.")
     batches: int = Field(1, ge=1, description="1000 samples = 5 batches of 200 (spec 7.4).")
+    rounds: int = Field(
+        0,
+        ge=0,
+        description="Further rounds of N programs of the policy where fewer than `enough` pass the example tests, before any repair: "
+        "the budget goes to problems that are not solved yet (ours). 0 = spec 7.1.",
+    )
+    enough: int = Field(1, ge=1, description="Passing programs with which a problem gets no further round; ours.")
     repair_candidates: int = Field(1, ge=0, description="M: failed programs that are repaired; 0 = no repair.")
     refine: bool = True
     decoding: DecodingConfig = DecodingConfig()

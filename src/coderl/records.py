@@ -28,7 +28,7 @@ PROVENANCE_FILE = "provenance.json"
 """In a model folder: how the model was made (lineage.py). It differs from run to run and is no part of the model."""
 
 Outcome = Literal["compile_error", "runtime_error", "failed_test", "passed_test"]
-SampleKind = Literal["sample", "greedy", "refine", "repair", "reference", "empty"]
+SampleKind = Literal["sample", "greedy", "refine", "repair", "reference", "empty", "resample"]
 
 
 class DataError(ValueError):
@@ -40,7 +40,8 @@ class Sample:
     """One program for one problem.
 
     `solution` is the whole program, exactly as decoded. `sample_id` counts from 0 within a problem. `parent` is the
-    sample_id of the program that a refined or repaired one came from, `round` the generation round (0 = first).
+    sample_id of the program that a refined or repaired one came from, and of the first one of its batch for a resampled one; `round`
+    the generation round (0 = first).
     `log_likelihood` is sum log p(token) under the model that wrote it at temperature 1, end token included, and
     `n_tokens` how many tokens it generated (a seed kept from the parent is not counted).
     """

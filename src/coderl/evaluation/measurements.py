@@ -9,6 +9,8 @@ Decodings, that is which programs of a model count and what they cost (docs/tabl
   behaviour, not drawn (run_tests.behaviour_inputs).
 - `filtered_first_round`, `filtered_equal_programs`, `filtered_equal_tokens`: plain samples of the same policy, cut per
   problem where critical sampling's first round, all its programs, or all its tokens end (spec 7.5).
+- `filtered_equal_total`: as many plain samples for every problem, the fewest that cost at least all tokens of critical sampling
+  over all problems: what the same compute gives without deciding where it goes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from coderl.evaluation.estimators import Booleans, Floats, Integers, n_at_k, pas
 from coderl.evaluation.programs import NOT_RUN, PASSED, Programs
 from coderl.records import OUTCOMES
 
-EQUAL_BUDGETS: tuple[str, ...] = ("filtered_first_round", "filtered_equal_programs", "filtered_equal_tokens")
+EQUAL_BUDGETS: tuple[str, ...] = ("filtered_first_round", "filtered_equal_programs", "filtered_equal_tokens", "filtered_equal_total")
 
 CHECKER_METRICS: tuple[str, ...] = ("checker_disagreement", "legacy_pass@1", "strict_pass@1")
 """What the choice of the checker changes, on the programs that both have judged."""
@@ -33,7 +35,7 @@ RATES: tuple[str, ...] = ("hidden_", "example_", "checker_", "legacy_", "strict_
 AGREEMENT = "agreement"
 """Behind the name of a filtered decoding: of the programs that the filter leaves, which are submitted is decided by agreement."""
 
-LATER_STAGES: tuple[str, ...] = ("repair", "refine")
+LATER_STAGES: tuple[str, ...] = ("resample", "repair", "refine")
 """Stages after the first round: a program is at most this many steps away from the one it descends from there."""
 
 
@@ -192,12 +194,13 @@ def measure_plain(model: str, programs: Programs, pass_at: Sequence[int], n_at: 
 
 
 def final_set(programs: Programs, batch: int) -> Booleans:
-    """Mask [N] of S' (spec 7.1): per problem and batch the refined programs; if none, the repaired; if none, the first round.
+    """Mask [N] of S' (spec 7.1): per problem and batch the refined programs; if none, the repaired; if none, the first round and
+    whatever was resampled.
 
     A later program belongs to the batch of the first-round program it descends from.
     """
     first = programs.of_kind("sample")
-    stage = np.where(first, 0, np.where(programs.of_kind("repair"), 1, 2))
+    stage = np.where(first | programs.of_kind("resample"), 0, np.where(programs.of_kind("repair"), 1, 2))
     ordinal = np.cumsum(first) - 1
     starts = np.full(programs.problems, len(programs))
     np.minimum.at(starts, programs.problem, np.arange(len(programs)))
@@ -266,9 +269,15 @@ def measure_equal_budget(model: str, plain: Programs, critical: Programs, n_at: 
     available = sampled.count()
     measured: list[Measurement] = []
     for decoding in EQUAL_BUDGETS:
-        if decoding == "filtered_equal_tokens":
-            if np.isnan(pool_tokens).any() or np.isnan(sampled.tokens).any():
-                continue
+        counts_tokens = decoding in ("filtered_equal_tokens", "filtered_equal_total")
+        if counts_tokens and (np.isnan(pool_tokens).any() or np.isnan(sampled.tokens).any()):
+            continue
+        if decoding == "filtered_equal_total":
+            per_rank = np.bincount(sampled.rank, weights=sampled.tokens)
+            count = 1 + int(np.searchsorted(np.cumsum(per_rank), pool_tokens.sum()))
+            chosen = sampled.rank < count
+            short = available < count
+        elif decoding == "filtered_equal_tokens":
             chosen = sampled.tokens_before < pool_tokens[sampled.problem]
             short = sampled.total(sampled.tokens) < pool_tokens
         else:

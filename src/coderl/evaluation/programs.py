@@ -15,7 +15,7 @@ from coderl.evaluation.estimators import Booleans, Floats, Integers
 from coderl.problems import Problem
 from coderl.records import OUTCOMES, DataError, parse_json, read_outcomes, read_samples
 
-KINDS: tuple[str, ...] = ("sample", "greedy", "refine", "repair", "reference", "empty")
+KINDS: tuple[str, ...] = ("sample", "greedy", "refine", "repair", "reference", "empty", "resample")
 PASSED = OUTCOMES.index("passed_test")
 NOT_RUN = -1
 """Outcome of a program on a suite that its problem does not have."""

@@ -19,6 +19,7 @@ BUDGET_LABELS: dict[str, str] = {
     "filtered_first_round": "plain, first round only",
     "filtered_equal_programs": "plain, equal programs",
     "filtered_equal_tokens": "plain, equal tokens",
+    "filtered_equal_total": "plain, equal total tokens",
     "filtered": "critical sampling",
 }
 BUDGET_LABELS |= {f"{name}_{AGREEMENT}": f"{label}, by agreement" for name, label in BUDGET_LABELS.items()}
