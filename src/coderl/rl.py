@@ -391,6 +391,7 @@ def rl_finetune(
     drawn, judged = read_samples(samples), read_outcomes(outcomes)
     found: Mapping[tuple[str, int], NDArray[np.float32]] = read_values(values) if needs_values and values else {}
     log: list[dict[str, float]] = []
+    correct: dict[str, list[str]] = {}
     for number in range(chosen.rounds):
         folder = work / f"round{number}"
         if number > 0:
@@ -415,7 +416,9 @@ def rl_finetune(
             if needs_values:
                 assert critic is not None
                 found = score_samples(OutcomeCritic.load(critic), tokenizer, table, drawn)
-        correct = correct_programs(table, drawn, judged, chosen.ce_on_passing_samples)
+        for task, texts in correct_programs(table, drawn, judged, chosen.ce_on_passing_samples).items():
+            # What passed in an earlier round is as correct as before.
+            correct[task] = list(dict.fromkeys([*correct.get(task, []), *texts]))
         pairs = [
             (prompts[task], [encode_program(tokenizer, text, config.lengths.max_target_tokens) for text in texts])
             for task, texts in correct.items()
