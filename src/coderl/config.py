@@ -425,6 +425,12 @@ class RunTestsConfig(Section):
         description="Programs per problem whose hidden tests the legacy checker judges as well, spec 4.8: the first of each problem, "
         "greedy ones aside. For checker strict.",
     )
+    behaviour_inputs: int = Field(
+        0,
+        ge=0,
+        description="Inputs made from those of a problem's example tests, on which the programs that pass these are run as well and "
+        "grouped by their answers, spec 10.5 (AlphaCode, CodeT); for submission by agreement in the table. 0 = off.",
+    )
     backend: Literal["auto", "namespace", "docker", "apptainer"] = Field(
         "auto", description="What keeps programs in; ours: auto = the first that the host allows (docs/outcomes.md)."
     )
@@ -477,9 +483,34 @@ class TrainCriticConfig(Section):
     balance: Literal["none", "class_weights", "within_problem"] = Field(
         "within_problem", description="ours: equal passing and failing programs per problem; spec 5.3 describes none."
     )
+    pairwise_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of -log sigmoid(s(passing) - s(failing)) beside the cross entropy, s = log-odds of passing, over the pairs "
+        "of one problem (RankNet; ours): cross entropy alone learns which problems are hard. Needs balance within_problem.",
+    )
+    likelihood: bool = Field(
+        False,
+        description="The critic also reads what its own backbone, as a language model, gives each token; started from the actor this is "
+        "the actor's likelihood (ours). Needs alignment paper.",
+    )
+    foreign_programs: int = Field(
+        0,
+        ge=0,
+        description="Per problem, this many programs that pass another problem of a similar statement, as FailedTest examples (ours): "
+        "they can only be told by reading the statement. Not executed; a text that passes this problem too is left out.",
+    )
     include_references: bool = Field(True, description="Reference solutions that pass are PassedTest examples, spec 5.3.")
     validation_share: float = Field(0.1, gt=0, lt=1, description="Problems (never samples) held out for the metrics.")
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> TrainCriticConfig:
+        if self.pairwise_weight and self.balance != "within_problem":
+            raise ValueError("pairwise_weight compares programs of one problem; it needs balance: within_problem")
+        if self.likelihood and self.alignment != "paper":
+            raise ValueError("likelihood tells of the token that was read; alignment: code values a token before it is read")
+        return self
 
 
 class ScoreConfig(Section):
@@ -504,14 +535,39 @@ class TrainRepairConfig(Section):
     training: TrainingConfig
 
 
+PUBLISHED_RECIPE: dict[str, Any] = {
+    "losses": "ce+rl",
+    "returns": "greedy_relative",
+    "values": "critic",
+    "token_reduction": "mean",
+    "negative_returns": "unbounded",
+    "rl_weight": 1.0,
+    "ce_on_passing_samples": False,
+    "failed_return": "constant",
+    "fine_weight": 0.0,
+    "clip": None,
+    "kl_weight": 0.0,
+    "rounds": 1,
+}
+"""The objective as CodeRL's code has it (spec 6.2, 6.3, 11)."""
+
+
 class PolicyVariant(Section):
     """One policy: the objective of spec 6 with every open choice a key."""
 
+    recipe: Literal["ours", "published"] = Field(
+        "ours", description="published = CodeRL's own value for every key of the objective that is not given (spec 6.2, 6.3)."
+    )
     losses: Literal["ce", "rl", "ce+rl", "ce_on_samples"] = Field(
         "ce+rl", description="Spec 6.5; ce_on_samples = CE on samples as if correct."
     )
-    returns: Literal["absolute", "greedy_relative", "leave_one_out"] = Field(
-        "greedy_relative", description="Spec 6.2; leave_one_out: spec 10.4."
+    returns: Literal["absolute", "greedy_relative", "leave_one_out", "group_normalised"] = Field(
+        "greedy_relative", description="Spec 6.2; leave_one_out (RLOO) and group_normalised (GRPO): spec 10.4."
+    )
+    failed_return: Literal["constant", "share_of_tests"] = Field(
+        "constant",
+        description="share_of_tests: a FailedTest program returns r(failed) + (r(passed) - r(failed)) * share of passed tests; RLTF's "
+        "adaptive feedback, spec 10.2. Needs run_tests.stop_at_first_failure: false.",
     )
     values: Literal["none", "distance", "critic"] = Field("critic", description="q of spec 6.1, 6.5.")
     token_reduction: Literal["sum", "mean", "program_mean"] = Field(
@@ -525,6 +581,16 @@ class PolicyVariant(Section):
     )
     negative_weight: float = Field(0.2, ge=0, description="Factor on negative returns when bounded; ours, from the mini recipe.")
     rl_weight: float = Field(1.0, ge=0, description="Weight of L_rl beside L_ce; 1 in spec 6.1.")
+    fine_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of RLTF's fine-grained feedback, spec 10.2: return -0.3 on the tokens of the line where an error arose "
+        "(all of them for time, recursion and truncation), times length / length of the line.",
+    )
+    clip: float | None = Field(None, gt=0, lt=1, description="Epsilon of PPO's clipped ratio, spec 10.1, 10.4; null = no ratio, spec 6.3.")
+    kl_weight: float = Field(
+        0.0, ge=0, description="Weight of the KL to the policy that drew the programs (with rounds: 1 the actor), spec 10.4; 0 in spec 6.3."
+    )
     ce_on_passing_samples: bool = Field(
         True, description="CE also on the actor's own passing programs of problems without references; ours."
     )
@@ -537,6 +603,17 @@ class PolicyVariant(Section):
             raise ValueError(
                 f"rounds is {self.rounds}, but a model in shards (fsdp, deepspeed) cannot sample inside the job; use rounds: 1"
             )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return {**PUBLISHED_RECIPE, **data} if isinstance(data, dict) and data.get("recipe") == "published" else data
+
+    @model_validator(mode="after")
+    def _ratio_or_bound(self) -> PolicyVariant:
+        if self.clip is not None and self.negative_returns == "bounded":
+            raise ValueError("clip bounds the ratio of every token; set negative_returns: unbounded beside it")
         return self
 
 
@@ -575,6 +652,13 @@ class CriticalSampleConfig(Section):
     policy: str = Field("rl", description="Name of the policy variant it runs on.")
     batch: int = Field(200, ge=1, description="N: programs of the first round and of every later one.")
     batches: int = Field(1, ge=1, description="1000 samples = 5 batches of 200 (spec 7.4).")
+    rounds: int = Field(
+        0,
+        ge=0,
+        description="Further rounds of N programs of the policy where fewer than `enough` pass the example tests, before any repair: "
+        "the budget goes to problems that are not solved yet (ours). 0 = spec 7.1.",
+    )
+    enough: int = Field(1, ge=1, description="Passing programs with which a problem gets no further round; ours.")
     repair_candidates: int = Field(1, ge=0, description="M: failed programs that are repaired; 0 = no repair.")
     refine: bool = True
     decoding: DecodingConfig = DecodingConfig()

@@ -13,6 +13,7 @@ import numpy as np
 from coderl.config import DIFFICULTIES, ConfigError, CriticalSampleConfig, EvaluateConfig
 from coderl.evaluation.estimators import Floats, Integers, bootstrap_intervals, means
 from coderl.evaluation.measurements import (
+    AGREEMENT,
     EQUAL_BUDGETS,
     RATES,
     Measurement,
@@ -241,6 +242,13 @@ def _pairs(
             for model, decoding, metric in measured:
                 if model == "critical_sampling" and decoding == "filtered" and (policy, budget, metric) in measured:
                     pairs.append(((model, decoding, metric), (policy, budget, metric)))
+                # With the same way of submission on both sides, and against plain sampling with its own.
+                if model == "critical_sampling" and decoding == f"filtered_{AGREEMENT}":
+                    pairs += [
+                        ((model, decoding, metric), (policy, plain, metric))
+                        for plain in (f"{budget}_{AGREEMENT}", budget)
+                        if (policy, plain, metric) in measured
+                    ]
     return list(dict.fromkeys(pairs))
 
 
