@@ -20,7 +20,7 @@ $(VENV)/installed: pyproject.toml constraints.txt src/coderl/sandbox/inside/_loo
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; say which: make install PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,workflow,report,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,workflow,report,hub,lora,gguf,docker,dev]'
 	touch $@
 
 mini: install ## the whole pipeline on two cores, and its table
@@ -47,7 +47,6 @@ slow-test: install ## the tests that take more than a minute
 	$(BIN)/pytest -m slow
 
 docker-test: install ## the Docker backend on a real engine: installs (Debian), starts and stops it; needs root, or DOCKER_HOST
-	$(BIN)/python -m pip install --quiet -c constraints.txt docker
 	bash workflow/containers/docker_test.sh
 
 slurm-test: install ## the smoke run through a real Slurm on this machine, a training killed on the way (root, Debian)
