@@ -192,7 +192,7 @@ class LoraConfig(Section):
     """Low-rank adapters in place of full fine-tuning (peft); merged into the weights when training ends, so that later stages see none."""
 
     rank: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0, description="The adapters' product counts alpha / rank times.")
+    alpha: int = Field(32, gt=0, description="The adapters' product counts alpha / rank times.")
     dropout: float = Field(0.0, ge=0, lt=1)
     modules: list[Name] | None = Field(
         None, min_length=1, description="Names of layers that get one; null = all linear ones but the output's."
