@@ -9,6 +9,7 @@ import logging
 import mmap
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -189,6 +190,29 @@ def test_the_parent_is_a_few_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None
     # Modules of C are still found and loaded behind it.
     program = "import _decimal, array, ctypes\nprint(2 * int(input()) if ctypes.string_at(b'x') == b'x' else 0)"
     assert judge(program, DOUBLE, LIMITS).outcome == "passed_test"
+
+
+@pytest.mark.skipif(not COMPILED, reason="the compiled loop was not built")
+def test_without_huge_pages_memory_stays_as_it_was() -> None:
+    code = (
+        "import ctypes; from coderl.sandbox import judge; from coderl.problems import AssertTests\n"
+        "assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0\n"  # PR_SET_THP_DISABLE, which child processes inherit
+        "print(judge('def f(x): return x', AssertTests(['assert f(1) == 1'])).outcome)\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown == "passed_test\n"
+
+
+@pytest.mark.parametrize("loop", ["compiled", "python"])
+def test_an_interrupt_is_one_in_the_background_of_a_shell_too(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a shell has it ignored, which processes inherit."""
+    monkeypatch.setenv(LOOP, loop)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        outcome = judge("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n" + OK, DOUBLE, LIMITS)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert outcome.error_class == "keyboardinterrupt"
 
 
 def test_the_engine_runs_without_walls_to_be_measured(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -324,7 +324,7 @@ def _announce(kind: Backend, found: dict[str, Any]) -> None:
         return
     problem = found.get("compiled_loop_problem")
     if problem:
-        LOG.info("sandbox: no compiled loop (%s), so programs are forked by Python, a quarter slower; `make install` builds it", problem)
+        LOG.info("sandbox: no compiled loop (%s), so programs are forked by Python, at half the speed; `make install` builds it", problem)
     own = ""
     if kind.own_processes:
         own = "; a user of their own" if found.get("own_user") else "; NOT active: a user of their own (only root can map one)"

@@ -44,7 +44,7 @@
 #define MOST_MAPPINGS 1024
 #define LARGEST_GAP (1UL << 20)
 #define SMALLEST_RUN (1UL << 20)
-#define LARGEST_RUN (256UL << 20)
+#define LARGEST_TEXT (4UL << 20)
 
 /* zygote.REQUEST and zygote.REPLY. */
 struct __attribute__((packed)) request {
@@ -542,6 +542,8 @@ static int read_maps(struct mapping *found)
         now->end = last;
         now->protection = (mode[0] == 'r' ? PROT_READ : 0) | (mode[1] == 'w' ? PROT_WRITE : 0) | (mode[2] == 'x' ? PROT_EXEC : 0);
         now->kind = strstr(line, "[heap]") ? HEAP : mode[0] == 'r' && mode[3] == 'p' && !strchr(line, '[') ? PRIVATE : OTHER;
+        if (!(now->protection & PROT_WRITE) && last - first > LARGEST_TEXT)
+            now->kind = OTHER; /* of numpy, say: not worth the memory */
     }
     return size < sizeof text - 1 && line == text + size ? count : -1;
 }
@@ -579,7 +581,7 @@ static int replace(const struct mapping *all, int count, uintptr_t start, uintpt
 static void replace_run(const struct mapping *all, int count, int first, int last)
 {
     uintptr_t low = all[first].start, high = all[last].end, start = low & -HUGE_PAGE, end = (high + HUGE_PAGE - 1) & -HUGE_PAGE;
-    if (high - low < SMALLEST_RUN || high - low > LARGEST_RUN)
+    if (high - low < SMALLEST_RUN)
         return;
     if (first > 0 && all[first - 1].end > start)
         start += HUGE_PAGE;

@@ -89,7 +89,10 @@ class Exchange:
         assert self.control is not None
         try:
             self._wait_at_most(self.control, seconds)
-            reply = self.control.recv(8192)
+            try:
+                reply = self.control.recv(8192)
+            except ConnectionResetError:  # it ended before it read the request; behind this error is what it said
+                reply = self.control.recv(8192)
         except OSError as error:
             raise WorkerDiedError(f"no answer: {error}") from None
         if len(reply) != REPLY.size:

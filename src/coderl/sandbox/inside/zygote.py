@@ -458,6 +458,7 @@ def main() -> None:
     control = _socket.socket(fileno=int(sys.argv[2]))
     compiler = _socket.socket(fileno=int(sys.argv[3]))
     alive = int(sys.argv[4])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background with this signal ignored
     _warm()
     if settings["packages"]:
         _load_numpy(settings["packages"], isolated=settings["build"])
