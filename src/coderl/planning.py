@@ -526,10 +526,11 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
         judgements += [judged(model, test, suite, (drawn_files[-1],), drawn(test), entry.shards) for suite in ("hidden", "example")]
     critical = config.critical_sample
     fact, form = facts[test], shapes["actor"]
-    each = CRITICAL_ROUNDS.value * critical.batch * critical.batches * samples
+    most = CRITICAL_ROUNDS.value + critical.rounds  # as if no problem had enough before the last further round
+    each = most * critical.batch * critical.batches * samples
     limits = config.sample.lengths
     drawing = decoding_seconds(
-        CRITICAL_ROUNDS.value * critical.batches * samples * sizes[test] / critical.batch_problems,
+        most * critical.batches * samples * sizes[test] / critical.batch_problems,
         critical.batch_problems * critical.batch,
         fact.program_tokens.value, fact.prompt_tokens.value, limits.max_target_tokens, form, device,
     )  # fmt: skip

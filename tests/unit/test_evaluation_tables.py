@@ -96,6 +96,7 @@ def test_critical_sampling_stands_beside_plain_samples_at_its_budget(evaluated: 
         "critical_sampling - rl_finetune/rl (filtered_first_round)",
         "critical_sampling - rl_finetune/rl (filtered_equal_programs)",
         "critical_sampling - rl_finetune/rl (filtered_equal_tokens)",
+        "critical_sampling - rl_finetune/rl (filtered_equal_total)",
     }
 
 
