@@ -109,6 +109,13 @@ def test_critic_metrics_become_rows_without_counts_and_nulls(evaluated: Path) ->
     assert {row["metric"] for row in cells(evaluated, model="critic")} == {"accuracy", "majority_baseline", "auc", "auc_within_problem"}
 
 
+def test_the_binary_critic_has_its_own_rows_and_repeats_no_likelihood(fake: FakeRun, tmp_path: Path) -> None:
+    both = run_evaluate(fake, tmp_path, binary_critic_metrics=fake.critic_metrics)
+    ours, theirs = ({row["metric"]: row["value"] for row in cells(both, model=name)} for name in ("critic", "binary_critic"))
+    assert ours == theirs
+    assert len(cells(both, model="actor_log_likelihood", metric="auc_within_problem")) == 1
+
+
 def test_differences_are_those_of_the_table_and_paired(evaluated: Path) -> None:
     table = {(row["model"], row["metric"]): float(row["value"]) for row in cells(evaluated, decoding="all", difficulty="all")}
     with open(evaluated / "differences.csv", newline="") as text:

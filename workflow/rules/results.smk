@@ -6,6 +6,7 @@ rule evaluate:
         problems=lambda wildcards: f"results/{wildcards.run}/problems/{run_config(wildcards.run).evaluate.problem_set}.parquet",
         programs=evaluated_files,
         critic="results/{run}/models/critic",
+        binary_critic="results/{run}/models/binary_critic",
         code=code("evaluate"),
     output:
         table=report("results/{run}/apps_eval.csv", caption="../report/apps_eval.rst", category="Results"),
@@ -32,7 +33,8 @@ rule evaluate:
         "evaluate {wildcards.run} ({log})"
     shell:
         "coderl evaluate --run {wildcards.run} --problems {input.problems} --programs {params.programs:q}"
-        " --critic-metrics {input.critic}/metrics.json --critical-sample-config {params.critical_sample:q}"
+        " --critic-metrics {input.critic}/metrics.json --binary-critic-metrics {input.binary_critic}/metrics.json"
+        " --critical-sample-config {params.critical_sample:q}"
         " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table}"
         " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem} > {log} 2>&1"
 

@@ -58,6 +58,7 @@ def evaluate(
     differences: Path,
     metrics: Path,
     per_problem: Path,
+    binary_critic_metrics: Path | None = None,
 ) -> None:
     """Measure every model on one problem set (spec 8) and write the run's tables.
 
@@ -74,6 +75,7 @@ def evaluate(
         differences: paired differences with intervals, CSV.
         metrics: nested JSON for DVC: model -> metric -> percent, over all problems.
         per_problem: parquet with the value of every metric for every problem, for joint intervals over several seeds.
+        binary_critic_metrics: metrics.json of the binary critic, as `critic_metrics`.
 
     Raises:
         DataError: a file that cannot be used, a missing shard, zero executed tests, k larger than the number of programs.
@@ -95,6 +97,8 @@ def evaluate(
     rows = _rows(config, measured, levels, seed, common)
     if critic_metrics is not None:
         rows += _critic_rows(critic_metrics, common)
+    if binary_critic_metrics is not None:
+        rows += [{**row, "model": "binary_critic"} for row in _critic_rows(binary_critic_metrics, common) if row["model"] == "critic"]
     write_table(differences, DIFFERENCE_COLUMNS, _difference_rows(config, measured, pairs, levels, seed, common))
     _write_per_problem(per_problem, run, seed, kept, measured)
     _write_metrics(metrics, rows)
