@@ -595,9 +595,10 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
     each = 0.0
     for changed in (None, *config.evaluate.critical):
         critical = config.critical_sample.variant(changed)
-        each = CRITICAL_ROUNDS.value * critical.batch * critical.batches * samples
+        most = CRITICAL_ROUNDS.value + critical.rounds  # as if no problem had enough before the last further round
+        each = most * critical.batch * critical.batches * samples
         drawing = decoding_seconds(
-            CRITICAL_ROUNDS.value * critical.batches * samples * sizes[test] / critical.batch_problems,
+            most * critical.batches * samples * sizes[test] / critical.batch_problems,
             critical.batch_problems * critical.batch,
             fact.program_tokens.value, fact.prompt_tokens.value, limits.max_target_tokens, form, device,
         )  # fmt: skip

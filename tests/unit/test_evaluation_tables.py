@@ -108,6 +108,7 @@ def test_critical_sampling_stands_beside_plain_samples_at_its_budget(evaluated: 
         "critical_sampling - rl_finetune/rl (filtered_first_round)",
         "critical_sampling - rl_finetune/rl (filtered_equal_programs)",
         "critical_sampling - rl_finetune/rl (filtered_equal_tokens)",
+        "critical_sampling - rl_finetune/rl (filtered_equal_total)",
     }
 
 
@@ -118,6 +119,13 @@ def test_critic_metrics_become_rows_without_counts_and_nulls(evaluated: Path) ->
     assert likelihood["value"] == "79.00"
     assert len(cells(evaluated, model="actor_mean_log_likelihood", metric="auc_within_problem")) == 1
     assert {row["metric"] for row in cells(evaluated, model="critic")} == {"accuracy", "majority_baseline", "auc", "auc_within_problem"}
+
+
+def test_the_binary_critic_has_its_own_rows_and_repeats_no_likelihood(fake: FakeRun, tmp_path: Path) -> None:
+    both = run_evaluate(fake, tmp_path, binary_critic_metrics=fake.critic_metrics)
+    ours, theirs = ({row["metric"]: row["value"] for row in cells(both, model=name)} for name in ("critic", "binary_critic"))
+    assert ours == theirs
+    assert len(cells(both, model="actor_log_likelihood", metric="auc_within_problem")) == 1
 
 
 def test_differences_are_those_of_the_table_and_paired(evaluated: Path) -> None:

@@ -141,7 +141,7 @@ def test_nothing_of_the_test_set_reaches_a_model(jobs: list[dict[str, Any]]) -> 
 
 def test_a_critic_a_policy_and_a_table_read_what_they_should(jobs: list[dict[str, Any]]) -> None:
     found = {identity(job): job for job in jobs}
-    policy = set(found["rl_finetune/run=mini/variant=rl"]["input"])
+    policy = set(found["rl_finetune/run=mini/variant=published"]["input"])
     assert "results/mini/values/train.parquet" in policy
     control = set(found["rl_finetune/run=mini/variant=ce"]["input"])
     assert "results/mini/values/train.parquet" not in control, "cross entropy does not wait for the critic"

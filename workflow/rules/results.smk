@@ -6,7 +6,8 @@ rule evaluate:
         problems=lambda wildcards: f"results/{wildcards.run}/problems/{run_config(wildcards.run).evaluate.problem_set}.parquet",
         programs=evaluated_files,
         critic=ancient("results/{run}/models/critic"),
-        seal="results/{run}/models/critic.sha256",
+        binary_critic=ancient("results/{run}/models/binary_critic"),
+        seals=expand("results/{{run}}/models/{critic}.sha256", critic=["critic", "binary_critic"]),
         code=code("evaluate"),
     output:
         table=report("results/{run}/apps_eval.csv", caption="../report/apps_eval.rst", category="Results"),
@@ -34,7 +35,8 @@ rule evaluate:
         "evaluate {wildcards.run} ({log})"
     shell:
         "coderl evaluate --run {wildcards.run} --problems {input.problems} --programs {params.programs:q}"
-        " --critic-metrics {input.critic}/metrics.json --critical-sample-config {params.critical_sample:q}"
+        " --critic-metrics {input.critic}/metrics.json --binary-critic-metrics {input.binary_critic}/metrics.json"
+        " --critical-sample-config {params.critical_sample:q}"
         " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table}"
         " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem}"
         " --pass-at-k {output.pass_at_k} > {log} 2>&1"

@@ -73,6 +73,7 @@ def evaluate(
     metrics: Path | None = None,
     per_problem: Path | None = None,
     pass_at_k: Path | None = None,
+    binary_critic_metrics: Path | None = None,
 ) -> None:
     """Measure every model on one problem set (spec 8) and write the run's tables.
 
@@ -90,6 +91,7 @@ def evaluate(
         metrics: nested JSON for DVC: model -> metric -> percent, over all problems; null = not written.
         per_problem: parquet with the value of every metric for every problem, for joint intervals over several seeds; null = not written.
         pass_at_k: CSV for plots: one row per k, one column per model, percent over all problems; null = not written.
+        binary_critic_metrics: metrics.json of the binary critic, as `critic_metrics`.
 
     Raises:
         DataError: a file that cannot be used, a missing shard, zero executed tests, k larger than the number of programs.
@@ -111,6 +113,8 @@ def evaluate(
     rows = _rows(config, measured, levels, seed, common)
     if critic_metrics is not None:
         rows += _critic_rows(critic_metrics, common)
+    if binary_critic_metrics is not None:
+        rows += [{**row, "model": "binary_critic"} for row in _critic_rows(binary_critic_metrics, common) if row["model"] == "critic"]
     if differences is not None:
         write_table(differences, DIFFERENCE_COLUMNS, _difference_rows(config, measured, pairs, levels, seed, common))
     if per_problem is not None:
