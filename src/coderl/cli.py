@@ -46,7 +46,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
 }
 """Parameters that name what a verb writes, where it is more than `output`."""
 
-TABLES: tuple[str, ...] = ("evaluate", "collect")
+TABLES: tuple[str, ...] = ("evaluate", "collect", "tables")
 """Verbs whose record holds the whole chain: their tables travel without the files behind them."""
 
 _sections: dict[str, BaseModel] = {}
@@ -491,10 +491,11 @@ def evaluate(
     problems: Problems,
     programs: ProgramsFlag,
     output: Output,
-    differences: Annotated[Path, typer.Option(help="CSV to write: paired differences.")],
-    metrics: Annotated[Path, typer.Option(help="JSON to write: the table for DVC.")],
-    per_problem: Annotated[Path, typer.Option(help="Parquet to write: every metric of every problem.")],
+    differences: Annotated[Path | None, typer.Option(help="CSV to write: paired differences.")] = None,
+    metrics: Annotated[Path | None, typer.Option(help="JSON to write: the table for DVC.")] = None,
+    per_problem: Annotated[Path | None, typer.Option(help="Parquet to write: every metric of every problem.")] = None,
     pass_at_k: Annotated[Path | None, typer.Option(help="CSV to write: pass@k by k and model, for plots.")] = None,
+    set_name: Annotated[str | None, typer.Option("--set", help="One of the sets of `evaluate.also`, in place of the main one.")] = None,
     critic_metrics: Annotated[Path | None, typer.Option(help="metrics.json of the outcome critic.")] = None,
     critical_sample_config: Annotated[str, typer.Option(help="Section `critical_sample`, where `programs` has `critical`.")] = "",
     config_hash: Annotated[str, typer.Option(help="Hash of the run's configuration, for the rows.")] = "",
@@ -503,13 +504,14 @@ def evaluate(
 ) -> None:
     """Measure every model of a run and write its tables."""
     from coderl.config import CriticalSampleConfig, EvaluateConfig
+    from coderl.evaluation import config_of_set, parse_program_files
     from coderl.evaluation import evaluate as stage
-    from coderl.evaluation import parse_program_files
     from coderl.provenance import commit_label
 
     critical = _section(CriticalSampleConfig, critical_sample_config, "critical_sample") if critical_sample_config else None
+    settings = _section(EvaluateConfig, config, "evaluate")
     stage(
-        config=_section(EvaluateConfig, config, "evaluate"),
+        config=config_of_set(settings, set_name) if set_name else settings,
         run=run,
         seed=seed,
         problems=problems,
@@ -548,6 +550,23 @@ def collect(
         confidence=settings.confidence,
     )
     stage(tables=tables, output=output)
+
+
+@app.command(cls=Stage)
+def tables(
+    tables: Annotated[list[Path], typer.Option(help="Tidy tables of the run, from `coderl evaluate`; the main one first.")],
+    output: Annotated[Path, typer.Option(help="Folder to write table1a.csv, table1a.md, ... into.")],
+    others: Annotated[str, typer.Option(help='JSON {"codet5_small": "<table>", ...}: rows that are runs of their own.')] = "{}",
+) -> None:
+    """Write the paper's tables in its layout, with the paper's numbers beside ours."""
+    from coderl.config import ConfigError
+    from coderl.evaluation.paper_tables import write_paper_tables
+
+    try:
+        paths = {str(name): Path(path) for name, path in json.loads(others).items()}
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise ConfigError(f"--others: expected a JSON object of tables: {error}") from None
+    write_paper_tables(tables=tables, others=paths, output=output)
 
 
 @app.command(cls=Stage)

@@ -192,7 +192,7 @@ class LoraConfig(Section):
     """Low-rank adapters in place of full fine-tuning (peft); merged into the weights when training ends, so that later stages see none."""
 
     rank: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0, description="The adapters' product counts alpha / rank times.")
+    alpha: int = Field(32, gt=0, description="The adapters' product counts alpha / rank times.")
     dropout: float = Field(0.0, ge=0, lt=1)
     modules: list[Name] | None = Field(
         None, min_length=1, description="Names of layers that get one; null = all linear ones but the output's."
@@ -393,6 +393,11 @@ class SampleSetConfig(Section):
     greedy: bool = Field(False, description="One greedy program more per problem: the baseline of spec 6.1.")
     decoding: DecodingConfig = DecodingConfig()
     batch_problems: int = Field(16, ge=1, description="Problems per batch; batches never depend on the number of shards.")
+    batch_programs: int | None = Field(
+        None,
+        ge=1,
+        description="Programs of one problem that are drawn at once, for memory; null = all. The greedy one comes beside the last.",
+    )
     shards: int = Field(1, ge=1)
 
 
@@ -419,6 +424,12 @@ class RunTestsConfig(Section):
         ge=0,
         description="Programs per problem whose hidden tests the legacy checker judges as well, spec 4.8: the first of each problem, "
         "greedy ones aside. For checker strict.",
+    )
+    behaviour_inputs: int = Field(
+        0,
+        ge=0,
+        description="Inputs made from those of a problem's example tests, on which the programs that pass these are run as well and "
+        "grouped by their answers, spec 10.5 (AlphaCode, CodeT); for submission by agreement in the table. 0 = off.",
     )
     backend: Literal["auto", "namespace", "docker", "apptainer"] = Field(
         "auto", description="What keeps programs in; ours: auto = the first that the host allows (docs/outcomes.md)."
@@ -472,9 +483,34 @@ class TrainCriticConfig(Section):
     balance: Literal["none", "class_weights", "within_problem"] = Field(
         "within_problem", description="ours: equal passing and failing programs per problem; spec 5.3 describes none."
     )
+    pairwise_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of -log sigmoid(s(passing) - s(failing)) beside the cross entropy, s = log-odds of passing, over the pairs "
+        "of one problem (RankNet; ours): cross entropy alone learns which problems are hard. Needs balance within_problem.",
+    )
+    likelihood: bool = Field(
+        False,
+        description="The critic also reads what its own backbone, as a language model, gives each token; started from the actor this is "
+        "the actor's likelihood (ours). Needs alignment paper.",
+    )
+    foreign_programs: int = Field(
+        0,
+        ge=0,
+        description="Per problem, this many programs that pass another problem of a similar statement, as FailedTest examples (ours): "
+        "they can only be told by reading the statement. Not executed; a text that passes this problem too is left out.",
+    )
     include_references: bool = Field(True, description="Reference solutions that pass are PassedTest examples, spec 5.3.")
     validation_share: float = Field(0.1, gt=0, lt=1, description="Problems (never samples) held out for the metrics.")
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> TrainCriticConfig:
+        if self.pairwise_weight and self.balance != "within_problem":
+            raise ValueError("pairwise_weight compares programs of one problem; it needs balance: within_problem")
+        if self.likelihood and self.alignment != "paper":
+            raise ValueError("likelihood tells of the token that was read; alignment: code values a token before it is read")
+        return self
 
 
 class ScoreConfig(Section):
@@ -499,14 +535,39 @@ class TrainRepairConfig(Section):
     training: TrainingConfig
 
 
+PUBLISHED_RECIPE: dict[str, Any] = {
+    "losses": "ce+rl",
+    "returns": "greedy_relative",
+    "values": "critic",
+    "token_reduction": "mean",
+    "negative_returns": "unbounded",
+    "rl_weight": 1.0,
+    "ce_on_passing_samples": False,
+    "failed_return": "constant",
+    "fine_weight": 0.0,
+    "clip": None,
+    "kl_weight": 0.0,
+    "rounds": 1,
+}
+"""The objective as CodeRL's code has it (spec 6.2, 6.3, 11)."""
+
+
 class PolicyVariant(Section):
     """One policy: the objective of spec 6 with every open choice a key."""
 
+    recipe: Literal["ours", "published"] = Field(
+        "ours", description="published = CodeRL's own value for every key of the objective that is not given (spec 6.2, 6.3)."
+    )
     losses: Literal["ce", "rl", "ce+rl", "ce_on_samples"] = Field(
         "ce+rl", description="Spec 6.5; ce_on_samples = CE on samples as if correct."
     )
-    returns: Literal["absolute", "greedy_relative", "leave_one_out"] = Field(
-        "greedy_relative", description="Spec 6.2; leave_one_out: spec 10.4."
+    returns: Literal["absolute", "greedy_relative", "leave_one_out", "group_normalised"] = Field(
+        "greedy_relative", description="Spec 6.2; leave_one_out (RLOO) and group_normalised (GRPO): spec 10.4."
+    )
+    failed_return: Literal["constant", "share_of_tests"] = Field(
+        "constant",
+        description="share_of_tests: a FailedTest program returns r(failed) + (r(passed) - r(failed)) * share of passed tests; RLTF's "
+        "adaptive feedback, spec 10.2. Needs run_tests.stop_at_first_failure: false.",
     )
     values: Literal["none", "distance", "critic"] = Field("critic", description="q of spec 6.1, 6.5.")
     token_reduction: Literal["sum", "mean", "program_mean"] = Field(
@@ -520,6 +581,16 @@ class PolicyVariant(Section):
     )
     negative_weight: float = Field(0.2, ge=0, description="Factor on negative returns when bounded; ours, from the mini recipe.")
     rl_weight: float = Field(1.0, ge=0, description="Weight of L_rl beside L_ce; 1 in spec 6.1.")
+    fine_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of RLTF's fine-grained feedback, spec 10.2: return -0.3 on the tokens of the line where an error arose "
+        "(all of them for time, recursion and truncation), times length / length of the line.",
+    )
+    clip: float | None = Field(None, gt=0, lt=1, description="Epsilon of PPO's clipped ratio, spec 10.1, 10.4; null = no ratio, spec 6.3.")
+    kl_weight: float = Field(
+        0.0, ge=0, description="Weight of the KL to the policy that drew the programs (with rounds: 1 the actor), spec 10.4; 0 in spec 6.3."
+    )
     ce_on_passing_samples: bool = Field(
         True, description="CE also on the actor's own passing programs of problems without references; ours."
     )
@@ -532,6 +603,17 @@ class PolicyVariant(Section):
             raise ValueError(
                 f"rounds is {self.rounds}, but a model in shards (fsdp, deepspeed) cannot sample inside the job; use rounds: 1"
             )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return {**PUBLISHED_RECIPE, **data} if isinstance(data, dict) and data.get("recipe") == "published" else data
+
+    @model_validator(mode="after")
+    def _ratio_or_bound(self) -> PolicyVariant:
+        if self.clip is not None and self.negative_returns == "bounded":
+            raise ValueError("clip bounds the ratio of every token; set negative_returns: unbounded beside it")
         return self
 
 
@@ -555,12 +637,28 @@ class RlFinetuneConfig(Section):
         return value
 
 
+class CriticalVariant(Section):
+    """What a variant of critical sampling changes; null = as in the section."""
+
+    refine: bool | None = None
+    repair_candidates: int | None = Field(None, ge=0)
+    seed_mode: Literal["argmax", "sample"] | None = None
+    seed_values: Literal["token", "prefix"] | None = None
+
+
 class CriticalSampleConfig(Section):
     """Critical sampling (spec 7; the defaults are those of 7.2 and 7.4)."""
 
     policy: str = Field("rl", description="Name of the policy variant it runs on.")
     batch: int = Field(200, ge=1, description="N: programs of the first round and of every later one.")
     batches: int = Field(1, ge=1, description="1000 samples = 5 batches of 200 (spec 7.4).")
+    rounds: int = Field(
+        0,
+        ge=0,
+        description="Further rounds of N programs of the policy where fewer than `enough` pass the example tests, before any repair: "
+        "the budget goes to problems that are not solved yet (ours). 0 = spec 7.1.",
+    )
+    enough: int = Field(1, ge=1, description="Passing programs with which a problem gets no further round; ours.")
     repair_candidates: int = Field(1, ge=0, description="M: failed programs that are repaired; 0 = no repair.")
     refine: bool = True
     decoding: DecodingConfig = DecodingConfig()
@@ -572,16 +670,52 @@ class CriticalSampleConfig(Section):
     no_examples: Literal["first_round"] = Field("first_round", description="Problems without example tests keep the first round, spec 7.4.")
     batch_problems: int = Field(16, ge=1)
     shards: int = Field(1, ge=1)
+    variants: dict[str, CriticalVariant] = Field(
+        default={}, description="Other ways through the same models, spec 8.6; one costs nothing until evaluate.critical names it."
+    )
+
+    def variant(self, name: str | None) -> CriticalSampleConfig:
+        """The section as a variant has it (null: as it stands), without the other variants."""
+        changes = {} if name is None else self.variants[name].model_dump(exclude_none=True)
+        return self.model_copy(update={**changes, "variants": {}})
 
 
 # --------------------------------------------------------------------------------------------------- evaluation
+
+
+class EvaluationSet(Section):
+    """A further problem set that is evaluated by plain sampling, with a table of its own: `<set>_eval.csv`."""
+
+    policies: list[str] = Field(default=[], description="Policy variants in its table, beside the actor.")
+    pass_at: list[Count] = Field(default=[1, 5], min_length=1, description="k of pass@k, at most the programs of a problem.")
+    n_at: list[tuple[Count, Count]] = Field(default=[], description="n and k of n@k, for sets that have example tests.")
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> EvaluationSet:
+        for key in ("policies", "pass_at", "n_at"):
+            _distinct(key, getattr(self, key))
+        for n, k in self.n_at:
+            if n > k:
+                raise ValueError(f"n_at has [{n}, {k}]: {n} programs cannot be submitted of {k}; n comes first")
+        return self
 
 
 class EvaluateConfig(Section):
     """The table: which models, which k (spec 8)."""
 
     problem_set: str = "test"
+    also: dict[str, EvaluationSet] = Field(
+        default={},
+        description="Further problem sets, such as MBPP zero-shot or the ablations with fewer programs (spec 8.4, 8.5, 8.8). Keys are "
+        "names of problems and sample.sets.",
+    )
+    other_runs: dict[Literal["codet5_small", "codet5_base", "codet5_large", "codet5_large_gcpy", "mbpp_finetuned"], Name] = Field(
+        default={},
+        description="Where rows of the paper's tables come from that are runs of their own (spec 8.7, 8.8): <run>/<set>, whose table is "
+        "results/<run>/<set>_eval.csv.",
+    )
     policies: list[str] = Field(default=["rl"], description="Policy variants in the table.")
+    critical: list[str] = Field(default=[], description="Variants of critical_sample in the table, beside the section as it stands.")
     pass_at: list[Count] = Field(default=[1, 5, 20], min_length=1, description="k of pass@k, at most the programs of a problem.")
     n_at: list[tuple[Count, Count]] = Field(default=[(1, 20), (5, 20)], description="n and k of n@k with example-test filtering, n <= k.")
     comparisons: list[tuple[str, str]] = Field(
@@ -594,7 +728,7 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _can_be_measured(self) -> EvaluateConfig:
-        for key in ("policies", "pass_at", "n_at", "comparisons"):
+        for key in ("policies", "critical", "pass_at", "n_at", "comparisons"):
             _distinct(key, getattr(self, key))
         for n, k in self.n_at:
             if n > k:
@@ -646,6 +780,13 @@ class RunConfig(Section):
             ("evaluate.problem_set", test, "sample.sets", self.sample.sets),
             ("critical_sample.policy", self.critical_sample.policy, "rl_finetune.variants", self.rl_finetune.variants),
             *(("evaluate.policies", name, "rl_finetune.variants", self.rl_finetune.variants) for name in self.evaluate.policies),
+            *(("evaluate.critical", name, "critical_sample.variants", self.critical_sample.variants) for name in self.evaluate.critical),
+            *(("evaluate.also", name, "sample.sets", dict(self.sample.sets)) for name in self.evaluate.also),
+            *(
+                (f"evaluate.also.{name}.policies", policy, "rl_finetune.variants", self.rl_finetune.variants)
+                for name, each in self.evaluate.also.items()
+                for policy in each.policies
+            ),
         ]
         for key, name, place, known in references:
             if name not in known:
@@ -658,7 +799,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _names_fit_into_paths(self) -> RunConfig:
-        for key, names in (("problems", self.problems), ("rl_finetune.variants", self.rl_finetune.variants)):
+        named: list[tuple[str, Iterable[str]]] = [
+            ("problems", self.problems),
+            ("rl_finetune.variants", self.rl_finetune.variants),
+            ("critical_sample.variants", self.critical_sample.variants),
+        ]
+        for key, names in named:
             for name in names:
                 if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                     raise ValueError(f"{key} has '{name}'; a name becomes part of a path: use letters, digits, _ and -")
@@ -713,12 +859,23 @@ class RunConfig(Section):
                 raise ValueError(
                     f"{key}.shards is {shards}, but {size} problems are {batches} batches of {batch}; lower shards or batch_problems"
                 )
-        drawn = self.sample.sets[test].samples_per_problem
-        for key, most in (("pass_at", max(self.evaluate.pass_at)), ("n_at", max((k for _, k in self.evaluate.n_at), default=0))):
-            if most > drawn:
-                raise ValueError(f"evaluate.{key} needs {most} programs per problem, but sample.sets.{test}.samples_per_problem is {drawn}")
+        tables: list[tuple[str, str, EvaluateConfig | EvaluationSet]] = [("evaluate", test, self.evaluate)]
+        tables += [(f"evaluate.also.{name}", name, each) for name, each in self.evaluate.also.items()]
+        for place, name, table in tables:
+            drawn = self.sample.sets[name].samples_per_problem
+            for key, most in (("pass_at", max(table.pass_at)), ("n_at", max((k for _, k in table.n_at), default=0))):
+                if most > drawn:
+                    raise ValueError(
+                        f"{place}.{key} needs {most} programs per problem, but sample.sets.{name}.samples_per_problem is {drawn}"
+                    )
+        for name in self.evaluate.also:
+            if name in (test, "train", "apps"):
+                raise ValueError(f"evaluate.also has '{name}'; name a set other than train, apps and evaluate.problem_set")
+            if self.problems[name].with_solutions == 0:
+                raise ValueError(f"problems.{name}.with_solutions is 0: no reference solutions, but its table has a row of them")
         policies = self.evaluate.policies
         rows = [*TABLE_ROWS.values(), *(f"rl_finetune/{name}" for name in policies)]
+        rows += [f"critical_sampling/{name}" for name in self.evaluate.critical]
         for row in (row for pair in self.evaluate.comparisons for row in pair):
             if row not in rows and row not in TABLE_ROWS and row not in [f"policy/{name}" for name in policies]:
                 near = difflib.get_close_matches(row, rows, n=1, cutoff=0.0)[0]

@@ -4,6 +4,7 @@ The algorithm was never released; each choice that the paper leaves open is a ke
 of spec 7.2 and 7.4. Per problem, with N programs in every round:
 
     round 0  sample   N programs of the policy, the same ones as the stage `sample` draws
+             resample only with `rounds`: while fewer than `enough` programs pass, N more, the next ones of the stage `sample`
     round 1  repair   only if none of them passes the example tests: the M failed programs that the critic rates best, N / M each
     round 2  refine   N continuations of prefixes of the passing programs (of round 0 or 1), cut where the critic says
 
@@ -171,6 +172,8 @@ class CriticalSampler:
                 rows[problem.task_id].extend(part)
         for groups in batches:
             self._judge(groups)
+            for number in range(1, self.config.rounds + 1):
+                self._resample([group for group in groups if len(group.passing()) < self.config.enough], number, rows)
             if self.config.repair_candidates:
                 self._repair([group for group in groups if not group.passing()], rows)
             if self.config.refine:
@@ -191,15 +194,37 @@ class CriticalSampler:
         )
         return [drawn[start : start + len(sample_ids)] for start in range(0, len(drawn), len(sample_ids))]
 
-    def _judge(self, groups: list[_Group]) -> None:
-        """Run the example tests."""
+    def _resample(self, groups: list[_Group], number: int, rows: dict[str, list[Sample]]) -> None:
+        """N more programs of the policy for each group, added to its programs and judged: budget goes where nothing is solved yet."""
         if not groups:
             return
-        programs = [row for group in groups for row in group.programs]
-        found = judge_samples([group.problem for group in groups], programs, self.run_tests, suite="example")
-        outcomes = iter(found)
+        size = self.config.batch
+        requests = []
         for group in groups:
-            group.outcomes = {row.sample_id: next(outcomes) for row in group.programs}
+            # Of several batches the first rounds come first in the numbering, then every further program in its own turn.
+            first = len(rows[group.problem.task_id])
+            seeds = [derived_seed(self.seed, "sample", group.problem.task_id, sample_id) for sample_id in range(first, first + size)]
+            requests.append(Request(encode_prompt(self.tokenizer, group.problem, self.lengths.max_source_tokens, self.prompt.style), seeds))
+        programs = iter(
+            generate(self.policy, self.tokenizer, requests, decoding=self.config.decoding, max_target_tokens=self.lengths.max_target_tokens)
+        )
+        for group in groups:
+            task_id = group.problem.task_id
+            first = len(rows[task_id])
+            parent = group.programs[0].sample_id  # tells which batch it belongs to
+            drawn = [to_sample(next(programs), task_id, first + place, "resample", number, parent) for place in range(size)]
+            rows[task_id].extend(drawn)
+            group.programs = group.programs + drawn
+        self._judge(groups)
+
+    def _judge(self, groups: list[_Group]) -> None:
+        """Run the example tests on the programs that have no outcome yet."""
+        programs = [row for group in groups for row in group.programs if row.sample_id not in group.outcomes]
+        if not programs:
+            return
+        outcomes = iter(judge_samples([group.problem for group in groups], programs, self.run_tests, suite="example"))
+        for group in groups:
+            group.outcomes |= {row.sample_id: next(outcomes) for row in group.programs if row.sample_id not in group.outcomes}
 
     def _values(self, groups: list[_Group], programs: list[list[Sample]]) -> list[list[tuple[list[int], Values]]]:
         """The critic's tokens and values of some programs of each group, computed once per distinct program."""
@@ -400,7 +425,7 @@ def critical_sample(
 def log_budget(samples: Sequence[Sample], config: CriticalSampleConfig) -> None:
     """Log programs and newly generated tokens of each round, and the problems that it reached."""
     everywhere = {row.task_id for row in samples}
-    reached = {kind: {row.task_id for row in samples if row.kind == kind} for kind in ("sample", "repair", "refine")}
+    reached = {kind: {row.task_id for row in samples if row.kind == kind} for kind in ("sample", "resample", "repair", "refine")}
     for kind, tasks in reached.items():
         rows = [row for row in samples if row.kind == kind]
         LOG.info(

@@ -127,6 +127,18 @@ FACTS: dict[str, Facts] = {
         sample_bytes=Constant(130, "B", "references of 99 APPS train problems, gzip"),
         outcome_bytes=Constant(10, "B", "references of 99 APPS train problems, gzip, and messages"),
     ),
+    "humaneval": Facts(
+        problems={"test": 164},
+        prompt_tokens=Constant(180, "tokens", "estimated: signature and docstring"),
+        program_tokens=Constant(90, "tokens", "estimated: the prompt's code and 6 to 7 lines"),
+        solutions=Constant(1, "programs", "HumanEval.jsonl.gz"),
+        hidden_seconds=Constant(0.016, "CPU s", "problems-report, 2026-11-24: 164 references in 2.8 s, one worker"),
+        example_seconds=Constant(0.006, "CPU s", "problems-report, 2026-11-24: 68 references in 0.4 s, one worker"),
+        timeouts=Constant(0.017, "share", "as APPS"),
+        problem_bytes=Constant(270, "B", "HumanEval.jsonl.gz"),
+        sample_bytes=Constant(60, "B", "estimated"),
+        outcome_bytes=Constant(10, "B", "as APPS"),
+    ),
     "mbpp": Facts(
         problems={"train": 374, "validation": 90, "test": 500},
         prompt_tokens=Constant(120, "tokens", "estimated: description and three asserts"),
@@ -407,8 +419,9 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
     shapes = _run_shapes(config)
     test = config.evaluate.problem_set
     own = config.pretrain is not None and config.warm_start.base_model is None
-    held_out = [name for name, each in config.problems.items() if each.split != "train" or name == test]  # of the corpus
-    sets = list(dict.fromkeys(["train", test, *(held_out if own else [])]))
+    also = config.evaluate.also
+    held_out = [name for name, each in config.problems.items() if each.split != "train" or name in (test, *also)]  # of the corpus
+    sets = list(dict.fromkeys(["train", test, *also, *(held_out if own else [])]))
     facts = {name: _facts(config, name) for name in sets}
     sizes = {name: _size(config, name) * problems for name in sets}
     engine = (ENGINE_CLUSTER if device.is_gpu else ENGINE_LOCAL).value
@@ -473,11 +486,12 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
 
     def sampled(model: str, name: str, needs: tuple[str, ...], per_problem: float, count: int, batch: int) -> str:
         fact, form = facts[name], shapes["actor"]
-        rows = batch * per_problem
+        at_once = min(per_problem, (config.sample.sets[name].batch_programs or per_problem) * samples)
+        rows = batch * at_once
         lengths = config.sample.lengths
         prompt = min(fact.prompt_tokens.value, lengths.max_source_tokens)
         seconds = decoding_seconds(
-            sizes[name] / batch, rows, fact.program_tokens.value, prompt, lengths.max_target_tokens, form, device
+            sizes[name] / batch * per_problem / at_once, rows, fact.program_tokens.value, prompt, lengths.max_target_tokens, form, device
         )  # fmt: skip
         row = form.cache_bytes * (lengths.max_source_tokens + lengths.max_target_tokens)
         return add(
@@ -527,7 +541,8 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
         "train_repair", "repair", config.train_repair.training, shapes["repair"], config.train_repair.lengths, work,
         rows=programs, needs=(*experience, references, *((actor,) if config.train_repair.base_model is None else ())),
     )  # fmt: skip
-    policies = list(dict.fromkeys([*config.evaluate.policies, config.critical_sample.policy]))
+    beside = [policy for each in also.values() for policy in each.policies]
+    policies = list(dict.fromkeys([*config.evaluate.policies, config.critical_sample.policy, *beside]))
     variants = {name: config.rl_finetune.variants[name] for name in policies}
     prompt = facts["train"].prompt_tokens.value
     scoring = rows * shapes["critic"].forward(prompt, tokens) / device.fp32.value
@@ -573,41 +588,64 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
     for model, key in models.items():
         drawn_files.append(sampled(model, test, (key,), drawn(test), entry.shards, entry.batch_problems))
         judgements += [judged(model, test, suite, (drawn_files[-1],), drawn(test), entry.shards) for suite in ("hidden", "example")]
-    critical = config.critical_sample
+    refined = []
     fact, form = facts[test], shapes["actor"]
-    each = CRITICAL_ROUNDS.value * critical.batch * critical.batches * samples
     limits = config.sample.lengths
-    drawing = decoding_seconds(
-        CRITICAL_ROUNDS.value * critical.batches * samples * sizes[test] / critical.batch_problems,
-        critical.batch_problems * critical.batch,
-        fact.program_tokens.value, fact.prompt_tokens.value, limits.max_target_tokens, form, device,
-    )  # fmt: skip
-    judging = sizes[test] * each * _judging_seconds(fact, "example", config) / config.run_tests.workers
-    rating = sizes[test] * each * shapes["critic"].forward(fact.prompt_tokens.value, fact.program_tokens.value) / device.fp32.value
-    jobs = shards(critical.shards)
-    refined = add(
-        Group(
-            "critical_sample", test, jobs, start + (drawing + judging + rating) / jobs, gpus=gpu,
-            storage=sizes[test] * each * fact.sample_bytes.value, memory=PROCESS_MEMORY.value + 12 * form.parameters,
-            gpu_memory=gpu * (
-                4 * (2 * form.parameters + shapes["critic"].parameters)
-                + critical.batch_problems * critical.batch * form.cache_bytes * (limits.max_source_tokens + limits.max_target_tokens)
-            ),
-            needs=(trained[critical.policy], critics["binary_critic"], repair, *problem[test]),
-        )
-    )  # fmt: skip
-    judgements += [judged("critical", test, suite, (refined,), each, critical.shards) for suite in ("hidden", "example")]
+    row = form.cache_bytes * (limits.max_source_tokens + limits.max_target_tokens)
+    each = 0.0
+    for changed in (None, *config.evaluate.critical):
+        critical = config.critical_sample.variant(changed)
+        each = CRITICAL_ROUNDS.value * critical.batch * critical.batches * samples
+        drawing = decoding_seconds(
+            CRITICAL_ROUNDS.value * critical.batches * samples * sizes[test] / critical.batch_problems,
+            critical.batch_problems * critical.batch,
+            fact.program_tokens.value, fact.prompt_tokens.value, limits.max_target_tokens, form, device,
+        )  # fmt: skip
+        judging = sizes[test] * each * _judging_seconds(fact, "example", config) / config.run_tests.workers
+        rating = sizes[test] * each * shapes["critic"].forward(fact.prompt_tokens.value, fact.program_tokens.value) / device.fp32.value
+        jobs = shards(critical.shards)
+        model = "critical" if changed is None else f"critical/{changed}"
+        refined.append(
+            add(
+                Group(
+                    "critical_sample", test if changed is None else f"{changed}/{test}", jobs, start + (drawing + judging + rating) / jobs,
+                    gpus=gpu, storage=sizes[test] * each * fact.sample_bytes.value, memory=PROCESS_MEMORY.value + 12 * form.parameters,
+                    gpu_memory=gpu * (
+                        4 * (2 * form.parameters + shapes["critic"].parameters)
+                        + critical.batch_problems * critical.batch * row
+                    ),
+                    needs=(trained[critical.policy], critics["binary_critic"], repair, *problem[test]),
+                )
+            )
+        )  # fmt: skip
+        judgements += [judged(model, test, suite, (refined[-1],), each, critical.shards) for suite in ("hidden", "example")]
 
     # Tables.
-    counted = sizes[test] * (drawn(test) * len(models) + each)
+    counted = sizes[test] * (drawn(test) * len(models) + each * len(refined))
     table = add(
         Group(
-            "evaluate", "", 1, plain + 2 * counted * ROW_SECONDS.value, memory=0.2 * GB + sizes[test] * drawn(test) * SAMPLE_MEMORY.value,
-            needs=(*judgements, *drawn_files, refined, critics["critic"], *problem[test]),
+            "evaluate", "", 1, plain + 2 * counted * ROW_SECONDS.value,
+            memory=0.2 * GB + sizes[test] * max(drawn(test), each) * SAMPLE_MEMORY.value,
+            needs=(*judgements, *drawn_files, *refined, critics["critic"], *problem[test]),
         )
     )  # fmt: skip
+    shown = [trained[name] for name in dict.fromkeys([*config.evaluate.policies, config.critical_sample.policy])]
     page = plain + REPORT_SECONDS.value + counted * ROW_SECONDS.value
-    add(Group("report", "", 1, page, memory=0.2 * GB + sizes[test] * drawn(test) * SAMPLE_MEMORY.value, needs=(table, *trained.values())))
+    add(Group("report", "", 1, page, memory=0.2 * GB + sizes[test] * drawn(test) * SAMPLE_MEMORY.value, needs=(table, *shown)))
+
+    # Further problem sets, sampled plainly, and the paper's tables.
+    sheets = [table]
+    for name, own_set in also.items():
+        entry = config.sample.sets[name]
+        judgements = [judged(each_model, name, suite, (), 1, 1) for each_model in ("reference", "empty") for suite in ("hidden", "example")]
+        programs_of = []
+        for model, key in {"actor": actor, **{f"policy/{policy}": trained[policy] for policy in own_set.policies}}.items():
+            programs_of.append(sampled(model, name, (key,), drawn(name), entry.shards, entry.batch_problems))
+            judgements += [judged(model, name, suite, (programs_of[-1],), drawn(name), entry.shards) for suite in ("hidden", "example")]
+        seconds = plain + 2 * sizes[name] * drawn(name) * len(programs_of) * ROW_SECONDS.value
+        memory = 0.2 * GB + sizes[name] * drawn(name) * SAMPLE_MEMORY.value
+        sheets.append(add(Group("evaluate_set", name, 1, seconds, memory=memory, needs=(*judgements, *programs_of, *problem[name]))))
+    add(Group("tables", "", 1, plain, needs=tuple(sheets)))
     return list(found.values())
 
 

@@ -29,7 +29,7 @@ PROVENANCE_FILE = "provenance.json"
 """In a model folder: how the model was made (lineage.py). It differs from run to run and is no part of the model."""
 
 Outcome = Literal["compile_error", "runtime_error", "failed_test", "passed_test"]
-SampleKind = Literal["sample", "greedy", "refine", "repair", "reference", "empty"]
+SampleKind = Literal["sample", "greedy", "refine", "repair", "reference", "empty", "resample"]
 
 
 class DataError(ValueError):
@@ -41,7 +41,8 @@ class Sample:
     """One program for one problem.
 
     `solution` is the whole program, exactly as decoded. `sample_id` counts from 0 within a problem. `parent` is the
-    sample_id of the program that a refined or repaired one came from, `round` the generation round (0 = first).
+    sample_id of the program that a refined or repaired one came from, and of the first one of its batch for a resampled one; `round`
+    the generation round (0 = first).
     `log_likelihood` is sum log p(token) under the model that wrote it at temperature 1, end token included, and
     `n_tokens` how many tokens it generated (a seed kept from the parent is not counted).
     """
@@ -64,6 +65,8 @@ class OutcomeRow:
     `cpu_limit` is the CPU time in seconds that each test had; `limit_changed_outcome` says of a program that was cut by a limit
     below the configured one whether the configured one gives another outcome (null: not judged twice).
     `legacy_outcome` is the verdict of the legacy checker on the same tests, where it was asked for (run_tests.legacy_samples).
+    `behaviour` names what a program that passed the example tests answered on inputs made from theirs
+    (run_tests.behaviour_inputs): equal names, equal answers.
     """
 
     task_id: str
@@ -83,6 +86,7 @@ class OutcomeRow:
     cpu_limit: float | None = None
     limit_changed_outcome: bool | None = None
     legacy_outcome: Outcome | None = None
+    behaviour: str | None = None
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 Brings up two nodes on loopback (cluster.sh), runs the workflow in a copy of the repository by `--profile slurm`, cancels the
 pretraining job after its first checkpoint, and asserts that its second attempt goes on from there, that stages with several
-GPUs train under torchrun on one and on two nodes, and that the run ends well. Takes the cluster down whatever happens.
+GPUs train under torchrun on one and on two nodes, that the run ends well, and that `dvc repro` sends a stage to Slurm. Takes the
+cluster down whatever happens.
 
 Needs root and Debian's packages (installed when missing). `--transcript FILE` writes commands and output as Markdown.
 """
@@ -37,8 +38,9 @@ PACKAGES = {
 }
 TARGET = "results/apps_eval.csv"
 RUN = ["snakemake", "--profile", "slurm", "--config", "runs=[smoke]", "--slurm-init-seconds-before-status-checks", "8"]
+BY_SLURM = {"SNAKEMAKE_PROFILE": "slurm"}
 SHOWN = re.compile(  # of what Snakemake prints, in the transcript
-    r"has been submitted|^SLURM-job|SLURM status is|Error in rule|Trying to restart|attempt|steps \(|Nothing to be done"
+    r"has been submitted|^Running stage|^SLURM-job|SLURM status is|Error in rule|Trying to restart|attempt|steps \(|Nothing to be done"
     r"|^WorkflowError|Nothing was submitted|resources: .*gpu=[1-9]"
 )
 
@@ -191,6 +193,23 @@ def scenario(folder: Path, transcript: Transcript) -> None:
     transcript.show(" ".join(wrong), refused.stdout + refused.stderr, SHOWN)
 
 
+def by_dvc(transcript: Transcript) -> None:
+    """A stage that DVC finds stale, its job sent to Slurm by the same command as anywhere else."""
+    smoke = yaml.safe_load(Path("config/runs/smoke.yaml").read_text(encoding="utf-8"))
+    Path("config/runs/smoke.yaml").write_text(yaml.safe_dump(smoke | {"report": {"example_programs": 2}}), encoding="utf-8")
+    subprocess.run([sys.executable, "workflow/scripts/dvc_stages.py", "--runs", "smoke"], check=True)
+    subprocess.run(["git", "init", "--quiet"], check=True)  # DVC asks for it
+    transcript.say("The same from DVC, with a report of two example programs.")
+    words = ["dvc", "repro", "--single-item", "report-smoke"]
+    done = subprocess.run(words, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | BY_SLURM)
+    transcript.show(" ".join(["SNAKEMAKE_PROFILE=slurm", *words]), done.stdout, SHOWN)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert len(re.findall("has been submitted with SLURM jobid", done.stdout)) == 1
+    status = answer("dvc", "status", "report-smoke")
+    assert "up to date" in status
+    transcript.show("dvc status report-smoke", status)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--transcript", type=Path, help="Markdown file to write")
@@ -207,6 +226,7 @@ def main() -> None:
     before = sorted(etc.iterdir()) if etc.exists() else None
     base = Path(tempfile.mkdtemp(prefix="coderl-slurm-"))
     base.chmod(0o755)  # munge and mariadb have users of their own
+    os.environ |= {f"DVC_{each}_DIR": str(base / "dvc") for each in ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")}
     folder, cluster = base / "repository", base / "cluster"
     hidden = {str(folder) + "/": "", str(folder): ".", str(cluster): "CLUSTER", str(bin): ".venv/bin", socket.gethostname(): "HOST"}
     transcript = Transcript(hidden)
@@ -215,6 +235,7 @@ def main() -> None:
         subprocess.run([CLUSTER, "up", cluster], check=True)
         transcript.say(f"Two nodes with two GPUs each, up after {time.monotonic() - began:.0f} s.")
         scenario(folder, transcript)
+        by_dvc(transcript)
     finally:
         os.chdir(ROOT)
         subprocess.run([CLUSTER, "down", cluster], check=True)

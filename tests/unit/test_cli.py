@@ -49,6 +49,7 @@ def test_every_stage_is_a_verb_and_a_function_of_its_name() -> None:
     assert verbs == {stage.replace("_", "-") for stage in STAGES} | {
         "collect",
         "convert",
+        "tables",
         "problems-report",
         "import-programs",
         "export-programs",

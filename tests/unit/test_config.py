@@ -202,7 +202,7 @@ TRAINING = "warm_start/training"
         ("procedural/depths", {}, "at least 1 item"),
         ("procedural/depths", {"interview": []}, "at least 1 item"),
         ("procedural/depths", {"interview": [0]}, "greater than or equal to 1"),
-        ("problems/train/benchmark", "humaneval", "'procedural', 'apps', 'mbpp' or 'jsonl'"),
+        ("problems/train/benchmark", "codenet", "'procedural', 'apps', 'mbpp', 'humaneval', 'leetcode' or 'jsonl'"),
         ("problems/train/source", "", "at least 1 character"),
         ("problems/train/difficulty_shares", {"interview": -0.1}, "greater than or equal to 0"),
         ("problems/train/difficulty_shares", {"interview": 0}, "give at least one difficulty a share above 0"),

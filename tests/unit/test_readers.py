@@ -247,12 +247,12 @@ def test_bytes_that_are_no_utf_8_are_read_and_counted(tmp_path: Path) -> None:
     assert list(findings.mended.values()) == [[f"{path}: row 1"]]
     folder = tmp_path / "tree" / "0001"
     folder.mkdir(parents=True)
-    (folder / "question.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    (folder / "question.txt").write_bytes("\u00e9t\u00e9".encode("latin-1"))
     (folder / "metadata.json").write_text('{"difficulty": "interview"}')
     (folder / "input_output.json").write_text(APPS["input_output"])
     findings = Findings()
     (problem,) = problems("apps", tmp_path / "tree", "train", findings)
-    assert problem.question == "caf\u00e9"
+    assert problem.question == "\u00e9t\u00e9"
     assert [str(folder / "question.txt")] in findings.mended.values()
 
 

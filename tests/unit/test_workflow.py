@@ -66,10 +66,12 @@ def identity(job: dict[str, Any]) -> str:
 
 
 def test_one_stage_one_word(jobs: list[dict[str, Any]]) -> None:
-    assert set(RULES) == {*STAGES, "collect"}
-    assert {job["rule"] for job in jobs} == set(RULES), "the mini run goes through every rule"
+    assert set(RULES) == {*STAGES, "collect", "tables", "evaluate_set"}
+    assert {job["rule"] for job in jobs} == set(RULES) - {"evaluate_set"}, (
+        "the mini run goes through every rule, smoke through this one too"
+    )
     dvc = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert {re.match(r"[a-z_]+", name).group() for name in dvc} == {*RULES, "dvc_yaml"}  # type: ignore[union-attr]
+    assert {re.match(r"[a-z_]+", name).group() for name in dvc} == {*RULES, "dvc_yaml"} - {"evaluate_set"}  # type: ignore[union-attr]
     for job in jobs:
         run = [] if job["rule"] == "collect" else ["mini"]
         folder = "/".join(["logs", *run, job["rule"]])
@@ -98,6 +100,43 @@ def test_the_source_files_of_a_stage_are_inputs(jobs: list[dict[str, Any]]) -> N
         assert listed == {str(path) for path in code_files(job["rule"], Path("src"))}
         # None is so big that Snakemake would look at its time stamp in place of its content.
         assert all((ROOT / path).stat().st_size < 1_000_000 for path in listed)
+
+
+TRAINED = ("pretrain", "warm_start", "train_critic", "score", "train_repair", "rl_finetune")
+
+
+def test_nothing_of_the_test_set_reaches_a_model(jobs: list[dict[str, Any]]) -> None:
+    """No training job has a file of the test set among its inputs or theirs, but for the corpus, which only drops files by it.
+
+    So no test problem, program or outcome takes part in training, in choosing a checkpoint or variant, or in the critic. The
+    critics' metrics are of train problems that are held out (train_critic.validation_share).
+    """
+    maker = {path: job for job in jobs for path in job["output"]}
+
+    def ancestors(path: str) -> set[str]:
+        seen: set[str] = set()
+        left = [path]
+        while left:
+            job = maker.get(left.pop())
+            if job is None or job["rule"] == "corpus":
+                continue
+            fresh = [each for each in job["input"] if each not in seen]
+            seen.update(fresh)
+            left += fresh
+        return seen
+
+    made = [path for job in jobs if job["rule"] in TRAINED for path in job["output"]]
+    assert len(made) >= len(TRAINED)
+    for path in made:
+        touched = {each for each in ancestors(path) if re.search(r"(?<![a-z])test(?![a-z_])", each)}
+        assert not touched, f"{path} is made from {sorted(touched)}"
+    (corpus,) = [job for job in jobs if job["rule"] == "corpus"]
+    assert [each for each in corpus["input"] if each.startswith("results/")] == ["results/mini/problems/test.parquet"]
+    assert "--decontaminate results/mini/problems/test.parquet" in corpus["shell"]
+    # Critical sampling sees test problems, and takes their example tests alone.
+    for job in jobs:
+        if job["rule"] == "critical_sample":
+            assert not any("/outcomes/" in each for each in job["input"])
 
 
 def test_a_critic_a_policy_and_a_table_read_what_they_should(jobs: list[dict[str, Any]]) -> None:

@@ -28,6 +28,7 @@ KEPT = Path("work/keep")
 os.environ.update(CODERL_KEEP=KEPT.as_posix())
 
 SOURCE = Path("src")
+PAPER_TABLES = ["1a", "1b", "2", "3", "4", "5", "_mbpp"]
 MANY = 1000  # files
 
 
@@ -55,7 +56,7 @@ wildcard_constraints:
     run="[A-Za-z0-9][A-Za-z0-9_-]*",
     set="[A-Za-z0-9_-]+",
     variant="[A-Za-z0-9_-]+",
-    model="actor|policy/[A-Za-z0-9_-]+|critical|reference|empty",
+    model="actor|policy/[A-Za-z0-9_-]+|critical(/[A-Za-z0-9_-]+)?|reference|empty",
     critic="critic|binary_critic",
     suite="hidden|example",
     n="[0-9]+",
@@ -140,8 +141,12 @@ def sample_section(*names, shards=None):
 
 
 def critical_sample_section(wildcards):
+    """Of one variant, `critical/<variant>`, or of the section as it stands: another variant is not this job's."""
     critical = run_config(wildcards.run).critical_sample
-    return section_json(critical.model_copy(update={"shards": int(wildcards.n)}))
+    name = wildcards.model.partition("/")[2]
+    if name:
+        chosen(wildcards.run, "critical_sample.variants", critical.variants, name)
+    return section_json(critical.variant(name or None).model_copy(update={"shards": int(wildcards.n)}))
 
 
 def policy_variant(wildcards):
@@ -227,8 +232,8 @@ def growing(name, amount):
 def held_out_problems(wildcards):
     """Problem files that the corpus must not overlap with."""
     config = run_config(wildcards.run)
-    evaluated = config.evaluate.problem_set
-    held_out = [name for name, each in config.problems.items() if each.split != "train" or name == evaluated]
+    evaluated = [config.evaluate.problem_set, *config.evaluate.also]
+    held_out = [name for name, each in config.problems.items() if each.split != "train" or name in evaluated]
     return [f"results/{wildcards.run}/problems/{name}.parquet" for name in held_out]
 
 
@@ -263,7 +268,7 @@ def shard_names(run, model, set):
     config = run_config(run)
     if model in ("reference", "empty"):
         n = 1
-    elif model == "critical":
+    elif Path(model).parts[0] == "critical":
         n = config.critical_sample.shards
     else:
         n = chosen(run, "sample.sets", config.sample.sets, set).shards
@@ -319,17 +324,73 @@ def judged_samples(wildcards):
 
 def evaluated_programs(wildcards):
     """The files of every model in the table, by the names that `coderl evaluate` knows."""
-    run, config = wildcards.run, run_config(wildcards.run)
-    test = config.evaluate.problem_set
-    policies = [f"policy/{policy}" for policy in config.evaluate.policies]
+    evaluated = run_config(wildcards.run).evaluate
+    policies = [f"policy/{policy}" for policy in evaluated.policies]
+    variants = [f"critical/{variant}" for variant in evaluated.critical]
+    models = ["reference", "empty", "actor", *policies, "critical", *variants]
+    return program_files(wildcards.run, evaluated.problem_set, models)
+
+
+def program_files(run, set, models):
     return {
         model: {
-            "samples": sample_shards(run, model, test),
-            "hidden": outcome_shards(run, model, test, "hidden"),
-            "example": outcome_shards(run, model, test, "example"),
+            "samples": sample_shards(run, model, set),
+            "hidden": outcome_shards(run, model, set, "hidden"),
+            "example": outcome_shards(run, model, set, "example"),
         }
-        for model in ["reference", "empty", "actor", *policies, "critical"]
+        for model in models
     }
+
+
+def programs_of_set(wildcards):
+    """The same for one of `evaluate.also`, which is sampled plainly."""
+    also = chosen(wildcards.run, "evaluate.also", run_config(wildcards.run).evaluate.also, wildcards.set)
+    policies = [f"policy/{policy}" for policy in also.policies]
+    return program_files(wildcards.run, wildcards.set, ["reference", "empty", "actor", *policies])
+
+
+def files_of_set(wildcards):
+    programs = programs_of_set(wildcards).values()
+    return [path for files in programs for paths in files.values() for path in paths]
+
+
+def evaluate_memory(wildcards, attempt):
+    """Programs of one model are in memory at a time: 2 kB each, of up to 5,000 problems."""
+    config = run_config(wildcards.run)
+    critical = 2.1 * config.critical_sample.batch * config.critical_sample.batches
+    drawn = max(each.samples_per_problem for each in config.sample.sets.values())
+    return growing("mem_mb", max(8000, int(12 * max(critical, drawn))))(wildcards, attempt)
+
+
+def evaluate_section(wildcards):
+    """Section `evaluate` of the main table: what is evaluated beside it is not this job's."""
+    evaluated = run_config(wildcards.run).evaluate
+    return section_json(evaluated.model_copy(update={"also": {}, "other_runs": {}}))
+
+
+def evaluate_section_of_set(wildcards):
+    evaluated = run_config(wildcards.run).evaluate
+    also = {wildcards.set: chosen(wildcards.run, "evaluate.also", evaluated.also, wildcards.set)}
+    return section_json(evaluated.model_copy(update={"also": also, "other_runs": {}}))
+
+
+def tables_of_run(wildcards):
+    """Every tidy table that the run's paper tables are made of: its own first."""
+    sets = run_config(wildcards.run).evaluate.also
+    return [f"results/{wildcards.run}/{name}_eval.csv" for name in ["apps", *sets]]
+
+
+def tables_of_others(wildcards):
+    """row of the paper's tables -> table of the run that it comes from, as far as these have run: the others are "not run"."""
+    found = {}
+    for row, name in run_config(wildcards.run).evaluate.other_runs.items():
+        run, _, set = name.partition("/")
+        checked(run_config, run)
+        chosen(run, "evaluate.also", run_config(run).evaluate.also, set)
+        path = f"results/{run}/{set}_eval.csv"
+        if Path(path).exists():
+            found[row] = path
+    return found
 
 
 def evaluated_files(wildcards):

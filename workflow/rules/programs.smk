@@ -97,11 +97,13 @@ rule critical_sample:
         problems="results/{run}/problems/{set}.parquet",
         code=code("critical_sample"),
     output:
-        samples="results/{run}/samples/critical/{set}/of-{n}/{shard}.jsonl.gz",
+        samples="results/{run}/samples/{model}/{set}/of-{n}/{shard}.jsonl.gz",
     log:
-        "logs/{run}/critical_sample/{set}/of-{n}/{shard}.log",
+        "logs/{run}/critical_sample/{model}/{set}/of-{n}/{shard}.log",
     benchmark:
-        "results/{run}/benchmarks/critical_sample/{set}/of-{n}/{shard}.tsv"
+        "results/{run}/benchmarks/critical_sample/{model}/{set}/of-{n}/{shard}.tsv"
+    wildcard_constraints:
+        model="critical(/[A-Za-z0-9_-]+)?",
     threads: threads_for("critical_sample")
     resources:
         gpu=1,
@@ -114,10 +116,10 @@ rule critical_sample:
         train_repair=section("train_repair"),
         seed=seed,
     message:
-        "critical sampling on {wildcards.set} of {wildcards.run}, shard {wildcards.shard} of {wildcards.n} ({log})"
+        "{wildcards.model} sampling on {wildcards.set} of {wildcards.run}, shard {wildcards.shard} of {wildcards.n} ({log})"
     shell:
         "coderl critical-sample --policy {input.policy} --critic {input.critic} --repair-model {input.repair}"
         " --problems {input.problems} --shard {wildcards.shard} --config {params.critical_sample:q}"
         " --sample-config {params.sample:q} --run-tests-config {params.run_tests:q}"
         " --train-repair-config {params.train_repair:q} --seed {params.seed}"
-        " --output {output.samples} --work work/{wildcards.run}/critical_sample/{wildcards.set} > {log} 2>&1"
+        " --output {output.samples} --work work/{wildcards.run}/critical_sample/{wildcards.model}/{wildcards.set} > {log} 2>&1"

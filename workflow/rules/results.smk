@@ -22,10 +22,10 @@ rule evaluate:
     threads: threads_for("evaluate")
     resources:
         gpu=0,
-        mem_mb=growing("mem_mb", 8000),
+        mem_mb=evaluate_memory,
         runtime=growing("runtime", 60),
     params:
-        evaluate=section("evaluate"),
+        evaluate=evaluate_section,
         critical_sample=section("critical_sample"),
         programs=lambda wildcards: json.dumps(evaluated_programs(wildcards), separators=(",", ":")),
         config_hash=lambda wildcards: run_hash(run_config(wildcards.run)),
@@ -38,6 +38,62 @@ rule evaluate:
         " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table}"
         " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem}"
         " --pass-at-k {output.pass_at_k} > {log} 2>&1"
+
+
+# Further problem sets, each with a table of its own: MBPP zero-shot, the ablations.
+rule evaluate_set:
+    input:
+        problems="results/{run}/problems/{set}.parquet",
+        programs=files_of_set,
+        code=code("evaluate"),
+    output:
+        table=report("results/{run}/{set}_eval.csv", caption="../report/apps_eval.rst", category="Results"),
+    log:
+        "logs/{run}/evaluate_set/{set}.log",
+    benchmark:
+        "results/{run}/benchmarks/evaluate_set/{set}.tsv"
+    wildcard_constraints:
+        set="(?!apps$)[A-Za-z0-9_-]+",
+    threads: threads_for("evaluate")
+    resources:
+        gpu=0,
+        mem_mb=evaluate_memory,
+        runtime=growing("runtime", 60),
+    params:
+        evaluate=evaluate_section_of_set,
+        programs=lambda wildcards: json.dumps(programs_of_set(wildcards), separators=(",", ":")),
+        config_hash=lambda wildcards: run_hash(run_config(wildcards.run)),
+        seed=seed,
+    message:
+        "evaluate {wildcards.run} on {wildcards.set} ({log})"
+    shell:
+        "coderl evaluate --run {wildcards.run} --set {wildcards.set} --problems {input.problems} --programs {params.programs:q}"
+        " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table} > {log} 2>&1"
+
+
+# The paper's tables in its own layout, ours beside them.
+rule tables:
+    input:
+        tables=tables_of_run,
+        others=lambda wildcards: list(tables_of_others(wildcards).values()),
+        code=code("tables"),
+    output:
+        tables=expand("results/{{run}}/tables/table{table}.{form}", table=PAPER_TABLES, form=["csv", "md"]),
+    log:
+        "logs/{run}/tables/tables.log",
+    benchmark:
+        "results/{run}/benchmarks/tables/tables.tsv"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
+    params:
+        others=lambda wildcards: json.dumps(tables_of_others(wildcards), separators=(",", ":")),
+    message:
+        "the paper's tables of {wildcards.run} ({log})"
+    shell:
+        "coderl tables --tables {input.tables} --others {params.others:q} --output results/{wildcards.run}/tables > {log} 2>&1"
 
 
 rule collect:

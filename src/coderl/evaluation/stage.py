@@ -13,6 +13,7 @@ import numpy as np
 from coderl.config import DIFFICULTIES, ConfigError, CriticalSampleConfig, EvaluateConfig
 from coderl.evaluation.estimators import Floats, Integers, bootstrap_intervals, means
 from coderl.evaluation.measurements import (
+    AGREEMENT,
     EQUAL_BUDGETS,
     RATES,
     Measurement,
@@ -39,6 +40,20 @@ from coderl.seeds import derived_seed
 
 log = logging.getLogger(__name__)
 
+
+def config_of_set(config: EvaluateConfig, name: str) -> EvaluateConfig:
+    """The section as it is for one of `also`: its own k and policies, plain sampling only.
+
+    Raises:
+        ConfigError: there is no such set.
+    """
+    if name not in config.also:
+        raise ConfigError(f"evaluate.also has no set '{name}'; there are {', '.join(config.also) or 'none'}")
+    own = config.also[name]
+    changes = {"problem_set": name, "policies": own.policies, "pass_at": own.pass_at, "n_at": own.n_at}
+    return config.model_copy(update={**changes, "critical": [], "comparisons": [], "also": {}, "other_runs": {}})
+
+
 Column = tuple[str, str, str]
 """(model, decoding, metric)."""
 
@@ -54,9 +69,9 @@ def evaluate(
     critical: CriticalSampleConfig | None,
     provenance: Mapping[str, str],
     output: Path,
-    differences: Path,
-    metrics: Path,
-    per_problem: Path,
+    differences: Path | None = None,
+    metrics: Path | None = None,
+    per_problem: Path | None = None,
     pass_at_k: Path | None = None,
 ) -> None:
     """Measure every model on one problem set (spec 8) and write the run's tables.
@@ -66,15 +81,15 @@ def evaluate(
         run: name of the run, in every row.
         seed: seed of the run; also decides the bootstrap's draws.
         problems: the problem set; problems without hidden tests are left out.
-        programs: files of every model; keys: actor, policy/<variant>, critical, reference, empty.
+        programs: files of every model; keys: actor, policy/<variant>, critical, critical/<variant>, reference, empty.
         critic_metrics: metrics.json of the outcome critic: a flat mapping of shares, with `_low` and `_high` for intervals.
         critical: configuration of critical sampling (its policy and its N); needed when `programs` has "critical".
         provenance: `commit` and `config_hash`, in every row.
         output: the tidy table, CSV.
-        differences: paired differences with intervals, CSV.
-        metrics: nested JSON for DVC: model -> metric -> percent, over all problems.
-        per_problem: parquet with the value of every metric for every problem, for joint intervals over several seeds.
-        pass_at_k: CSV for plots: one row per k, one column per model, percent over all problems.
+        differences: paired differences with intervals, CSV; null = not written.
+        metrics: nested JSON for DVC: model -> metric -> percent, over all problems; null = not written.
+        per_problem: parquet with the value of every metric for every problem, for joint intervals over several seeds; null = not written.
+        pass_at_k: CSV for plots: one row per k, one column per model, percent over all problems; null = not written.
 
     Raises:
         DataError: a file that cannot be used, a missing shard, zero executed tests, k larger than the number of programs.
@@ -96,9 +111,12 @@ def evaluate(
     rows = _rows(config, measured, levels, seed, common)
     if critic_metrics is not None:
         rows += _critic_rows(critic_metrics, common)
-    write_table(differences, DIFFERENCE_COLUMNS, _difference_rows(config, measured, pairs, levels, seed, common))
-    _write_per_problem(per_problem, run, seed, kept, measured)
-    _write_metrics(metrics, rows)
+    if differences is not None:
+        write_table(differences, DIFFERENCE_COLUMNS, _difference_rows(config, measured, pairs, levels, seed, common))
+    if per_problem is not None:
+        _write_per_problem(per_problem, run, seed, kept, measured)
+    if metrics is not None:
+        _write_metrics(metrics, rows)
     if pass_at_k is not None:
         _write_pass_at_k(pass_at_k, rows)
     write_table(output, COLUMNS, rows)
@@ -131,6 +149,12 @@ def measure(
         else:
             found += measure_equal_budget(row_name(policy_name), policy, table, config.n_at)
         found += measure_critical("critical_sampling", table, config.pass_at, config.n_at, critical.batch)
+    for name in (name for name in programs if name.startswith("critical/")):
+        if critical is None:
+            raise ConfigError(f"evaluate: programs has {name!r}, so its configuration (section critical_sample) is needed")
+        found += measure_critical(
+            row_name(name), read_programs(name, programs[name], problems), config.pass_at, config.n_at, critical.batch
+        )
     return {(m.model, m.decoding, m.metric): m for m in found}
 
 
@@ -218,6 +242,13 @@ def _pairs(
             for model, decoding, metric in measured:
                 if model == "critical_sampling" and decoding == "filtered" and (policy, budget, metric) in measured:
                     pairs.append(((model, decoding, metric), (policy, budget, metric)))
+                # With the same way of submission on both sides, and against plain sampling with its own.
+                if model == "critical_sampling" and decoding == f"filtered_{AGREEMENT}":
+                    pairs += [
+                        ((model, decoding, metric), (policy, plain, metric))
+                        for plain in (f"{budget}_{AGREEMENT}", budget)
+                        if (policy, plain, metric) in measured
+                    ]
     return list(dict.fromkeys(pairs))
 
 

@@ -162,6 +162,20 @@ def encode_program(tokenizer: Any, text: str, max_tokens: int) -> list[int]:
     return [*start, *_encode(tokenizer, text), *end][:max_tokens]
 
 
+def line_span(tokenizer: Any, text: str, line: int, max_tokens: int) -> tuple[int, int] | None:
+    """Places [start, end) in encode_program's tokens of those that touch line `line` (from 1); None where there are none."""
+    lines = text.split("\n")
+    if not 1 <= line <= len(lines):
+        return None
+    begin = sum(len(each) + 1 for each in lines[: line - 1])
+    finish = begin + len(lines[line - 1])
+    offsets = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)["offset_mapping"]
+    shift = 0 if continues_prompt(tokenizer) or tokenizer.bos_token_id is None else 1
+    places = [place + shift for place, (first, last) in enumerate(offsets) if first < finish and last > begin]
+    places = [place for place in places if place < max_tokens]
+    return (places[0], places[-1] + 1) if places else None
+
+
 def _repair_parts(
     problem: Problem, program: str, outcome: str, error_class: str | None, error_message: str | None, style: str = "canonical"
 ) -> list[str]:

@@ -194,18 +194,25 @@ def sample(
     actor, tokenizer = load_actor(model, precision), load_tokenizer(model)
     actor.to(default_device())
 
+    count = config.samples_per_problem
+    at_once = config.batch_programs or count
+
     def draw(batch: list[Problem]) -> list[Sample]:
-        return draw_samples(
-            actor,
-            tokenizer,
-            batch,
-            sample_ids=range(config.samples_per_problem),
-            greedy=config.greedy,
-            decoding=config.decoding,
-            prompt=prompt,
-            lengths=lengths,
-            seed=seed,
-        )
+        drawn: list[Sample] = []
+        for start in range(0, count, at_once):
+            drawn += draw_samples(
+                actor,
+                tokenizer,
+                batch,
+                sample_ids=range(start, min(start + at_once, count)),
+                greedy=config.greedy and start + at_once >= count,
+                decoding=config.decoding,
+                prompt=prompt,
+                lengths=lengths,
+                seed=seed,
+            )
+        order = {problem.task_id: place for place, problem in enumerate(batch)}
+        return sorted(drawn, key=lambda sample: (order[sample.task_id], sample.sample_id))
 
     settings = config.model_copy(update={"shards": 1})
     run_batches(
