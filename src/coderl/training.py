@@ -323,7 +323,7 @@ def training_arguments(config: TrainingConfig, accumulation: int, world: int, se
         dataloader_num_workers=0,
         disable_tqdm=not sys.stderr.isatty(),
         seed=derived_seed(seed, "training") % 2**32,
-        use_cpu=world > 1 and not torch.cuda.is_available(),  # without it, processes on CPUs would each train alone
+        use_cpu=not torch.cuda.is_available(),  # without it, processes on CPUs would each train alone, and bf16 be refused
         **shards,
     )
 

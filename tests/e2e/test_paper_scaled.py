@@ -27,7 +27,16 @@ pytestmark = pytest.mark.slow
 
 SOURCES = {"apps": "apps/apps_train_sample.jsonl", "mbpp": "mbpp/mbpp.jsonl", "humaneval": "humaneval/HumanEval.jsonl.gz"}
 DIVISOR = 1000
-LEAST: dict[str, int] = {"samples_per_problem": 2, "batch": 2, "steps": 2, "batch_size": 2, "shards": 1, "size": 5}
+LEAST: dict[str, int] = {
+    "samples_per_problem": 2,
+    "batch": 2,
+    "batches": 1,
+    "batch_programs": 2,
+    "steps": 2,
+    "batch_size": 2,
+    "shards": 1,
+    "size": 5,
+}
 """The smallest that a size may become: one program is no batch for critical sampling, and one step says nothing of the next."""
 MOST_STEPS = 4
 """A CPU core takes seconds per step in this shape."""
