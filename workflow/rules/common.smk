@@ -179,7 +179,7 @@ def shard_names(run, model, set):
     config = run_config(run)
     if model in ("reference", "empty"):
         n = 1
-    elif model.partition("/")[0] == "critical":
+    elif model.startswith("critical"):
         n = config.critical_sample.shards
     else:
         n = chosen(run, "sample.sets", config.sample.sets, set).shards
