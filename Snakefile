@@ -27,6 +27,7 @@ rule all:
         expand("results/{run}/tables/table{table}.md", run=ACTIVE_RUNS, table=PAPER_TABLES),
 
 
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/programs.smk"

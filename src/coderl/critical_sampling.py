@@ -4,6 +4,7 @@ The algorithm was never released; each choice that the paper leaves open is a ke
 of spec 7.2 and 7.4. Per problem, with N programs in every round:
 
     round 0  sample   N programs of the policy, the same ones as the stage `sample` draws
+             resample only with `rounds`: while fewer than `enough` programs pass, N more, the next ones of the stage `sample`
     round 1  repair   only if none of them passes the example tests: the M failed programs that the critic rates best, N / M each
     round 2  refine   N continuations of prefixes of the passing programs (of round 0 or 1), cut where the critic says
 
@@ -27,7 +28,7 @@ from coderl.config import CriticalSampleConfig, LengthsConfig, PromptConfig, Run
 from coderl.critic import Values, score_programs
 from coderl.models import OutcomeCritic, default_device, load_actor, load_tokenizer
 from coderl.problems import Problem, read_problems
-from coderl.problems.prompts import encode_program, encode_prompt, encode_repair_prompt
+from coderl.problems.prompts import continues_prompt, encode_program, encode_prompt, encode_repair_prompt
 from coderl.records import DataError, OutcomeRow, Sample, SampleKind
 from coderl.sampling import Generated, Request, generate
 from coderl.sampling.stage import content_hash, draw_samples, problem_batches, run_batches, to_sample
@@ -50,27 +51,33 @@ def choose_seed(
     rng: np.random.Generator,
     *,
     end_token: int,
+    opened: bool = True,
 ) -> list[int]:
     """The prefix of a passing program that refinement continues (spec 7.2, Eq 11).
 
     It ends at the token after which p(passed) is greatest (the latest of several; seed_mode "sample" draws the token with
     probability proportional to it), but before the first token with p(failed) > p(passed). A minimum length wins over that,
-    so that the seed can be as short as `<s>` alone, which is plain sampling. The end token is never in it.
+    so that the seed can be as short as `<s>` alone, which is plain sampling. The end token is never in it. Programs of causal
+    models open with no token: their minimum is one less, and their seed can be empty.
 
     Args:
-        tokens: T tokens of the program, `<s>` first, as the critic read them.
+        tokens: T tokens of the program, `<s>` first if it is `opened`, as the critic read them.
         probabilities: [T, 2], (failed, passed) after each token.
         config: seed_mode, drop_bad_token, min_seed_tokens.
         rng: used by seed_mode "sample" alone.
         end_token: id of `</s>`.
+        opened: whether programs open with a start token.
 
     Raises:
-        ValueError: shapes that do not match, or no token that can be in a seed.
+        ValueError: shapes that do not match, or no token that can be in a seed although programs are opened.
     """
     if probabilities.shape != (len(tokens), 2):
         raise ValueError(f"expected probabilities of shape ({len(tokens)}, 2), got {probabilities.shape}")
-    usable = len(tokens) - 1 if len(tokens) > 1 and tokens[-1] == end_token else len(tokens)
+    least = config.min_seed_tokens - (0 if opened else 1)
+    usable = len(tokens) - 1 if len(tokens) > (1 if opened else 0) and tokens[-1] == end_token else len(tokens)
     if usable < 1:
+        if not opened:
+            return []
         raise ValueError("a program needs at least one token that is not the end token")
     failed, passed = np.asarray(probabilities[:usable], dtype=np.float64).T
     if config.seed_mode == "argmax":
@@ -81,7 +88,7 @@ def choose_seed(
     bad = np.flatnonzero(failed[:length] > passed[:length])
     if len(bad):
         length = int(bad[0]) + (0 if config.drop_bad_token else 1)
-    return list(tokens[: min(max(length, config.min_seed_tokens), usable)])
+    return list(tokens[: min(max(length, least), usable)])
 
 
 def share_budget(budget: int, values: Sequence[float]) -> list[int]:
@@ -141,6 +148,7 @@ class CriticalSampler:
     config: CriticalSampleConfig
     prompt: PromptConfig
     lengths: LengthsConfig
+    repair_prompt: PromptConfig
     repair_lengths: LengthsConfig
     include_message: bool
     run_tests: RunTestsConfig
@@ -164,6 +172,8 @@ class CriticalSampler:
                 rows[problem.task_id].extend(part)
         for groups in batches:
             self._judge(groups)
+            for number in range(1, self.config.rounds + 1):
+                self._resample([group for group in groups if len(group.passing()) < self.config.enough], number, rows)
             if self.config.repair_candidates:
                 self._repair([group for group in groups if not group.passing()], rows)
             if self.config.refine:
@@ -184,15 +194,37 @@ class CriticalSampler:
         )
         return [drawn[start : start + len(sample_ids)] for start in range(0, len(drawn), len(sample_ids))]
 
-    def _judge(self, groups: list[_Group]) -> None:
-        """Run the example tests."""
+    def _resample(self, groups: list[_Group], number: int, rows: dict[str, list[Sample]]) -> None:
+        """N more programs of the policy for each group, added to its programs and judged: budget goes where nothing is solved yet."""
         if not groups:
             return
-        programs = [row for group in groups for row in group.programs]
-        found = judge_samples([group.problem for group in groups], programs, self.run_tests, suite="example")
-        outcomes = iter(found)
+        size = self.config.batch
+        requests = []
         for group in groups:
-            group.outcomes = {row.sample_id: next(outcomes) for row in group.programs}
+            # Of several batches the first rounds come first in the numbering, then every further program in its own turn.
+            first = len(rows[group.problem.task_id])
+            seeds = [derived_seed(self.seed, "sample", group.problem.task_id, sample_id) for sample_id in range(first, first + size)]
+            requests.append(Request(encode_prompt(self.tokenizer, group.problem, self.lengths.max_source_tokens, self.prompt.style), seeds))
+        programs = iter(
+            generate(self.policy, self.tokenizer, requests, decoding=self.config.decoding, max_target_tokens=self.lengths.max_target_tokens)
+        )
+        for group in groups:
+            task_id = group.problem.task_id
+            first = len(rows[task_id])
+            parent = group.programs[0].sample_id  # tells which batch it belongs to
+            drawn = [to_sample(next(programs), task_id, first + place, "resample", number, parent) for place in range(size)]
+            rows[task_id].extend(drawn)
+            group.programs = group.programs + drawn
+        self._judge(groups)
+
+    def _judge(self, groups: list[_Group]) -> None:
+        """Run the example tests on the programs that have no outcome yet."""
+        programs = [row for group in groups for row in group.programs if row.sample_id not in group.outcomes]
+        if not programs:
+            return
+        outcomes = iter(judge_samples([group.problem for group in groups], programs, self.run_tests, suite="example"))
+        for group in groups:
+            group.outcomes |= {row.sample_id: next(outcomes) for row in group.programs if row.sample_id not in group.outcomes}
 
     def _values(self, groups: list[_Group], programs: list[list[Sample]]) -> list[list[tuple[list[int], Values]]]:
         """The critic's tokens and values of some programs of each group, computed once per distinct program."""
@@ -255,6 +287,7 @@ class CriticalSampler:
             outcome.error_class,
             message,
             self.repair_lengths.max_source_tokens,
+            self.repair_prompt.style,
         )
 
     def _refine(self, groups: list[_Group], rows: dict[str, list[Sample]]) -> None:
@@ -270,8 +303,10 @@ class CriticalSampler:
             for parent, (tokens, value) in zip(parents, scored, strict=True):
                 probabilities = value.probabilities if self.config.seed_values == "token" else value.prefix_probabilities
                 rng = np.random.default_rng(derived_seed(self.seed, "critical_sample", "seed", parent.task_id, parent.sample_id))
-                seeds.append(choose_seed(tokens, probabilities, self.config, rng, end_token=self.critic_tokenizer.eos_token_id))
-                values.append(float(probabilities[len(seeds[-1]) - 1, PASSED]))
+                opened = not continues_prompt(self.critic_tokenizer) and self.critic_tokenizer.bos_token_id is not None
+                end = self.critic_tokenizer.eos_token_id
+                seeds.append(choose_seed(tokens, probabilities, self.config, rng, end_token=end, opened=opened))
+                values.append(float(probabilities[len(seeds[-1]) - 1, PASSED]) if seeds[-1] else 0.0)
             shares = share_budget(self.config.batch, values)
             chosen = [place for place, share in enumerate(shares) for _ in range(share)]
             first_id = len(rows[group.problem.task_id])
@@ -316,6 +351,8 @@ def critical_sample(
     output: Path,
     work: Path | None = None,
     include_message: bool = False,
+    repair_prompt: PromptConfig | None = None,
+    precision: str = "fp32",
 ) -> None:
     """Critical sampling for shard `shard` of the problems; rows sorted by problem and sample_id.
 
@@ -334,6 +371,8 @@ def critical_sample(
         output: .jsonl.gz to write.
         work: folder for finished batches, from which a killed run continues; None = it starts anew.
         include_message: whether the repair model was trained to read the error message (train_repair.include_message).
+        repair_prompt: form of the repair model's prompts; None = the canonical one.
+        precision: of the weights of policy and repair model.
 
     Raises:
         ConfigError: no such shard.
@@ -342,19 +381,21 @@ def critical_sample(
     """
     everything = read_problems(problems)
     device = default_device()
+    repair_prompt = repair_prompt or PromptConfig()
     judge = OutcomeCritic.load(critic)
     if judge.settings.classes != 2:
         raise DataError(f"{critic}: a critic of {judge.settings.classes} classes; critical sampling needs `train-critic --classes 2`")
     sampler = CriticalSampler(
-        policy=load_actor(policy).to(device),
+        policy=load_actor(policy, precision).to(device),
         tokenizer=load_tokenizer(policy),
         critic=judge.to(device),
         critic_tokenizer=load_tokenizer(critic),
-        repair_model=load_actor(repair_model).to(device),
+        repair_model=load_actor(repair_model, precision).to(device),
         repair_tokenizer=load_tokenizer(repair_model),
         config=config,
         prompt=prompt,
         lengths=lengths,
+        repair_prompt=repair_prompt,
         repair_lengths=repair_lengths,
         include_message=include_message,
         run_tests=run_tests,
@@ -373,7 +414,8 @@ def critical_sample(
         work=work,
         key=content_hash(
             "critical_sample", config.model_copy(update={"shards": 1}), prompt, lengths, repair_lengths,
-            run_tests.model_copy(update={"workers": 1}), include_message, seed, policy, critic, repair_model, problems,
+            run_tests.model_copy(update={"workers": 1}), include_message, repair_prompt, precision, seed,
+            policy, critic, repair_model, problems,
         ),
         name=f"critical_sample {problems.stem}",
     )  # fmt: skip
@@ -383,7 +425,7 @@ def critical_sample(
 def log_budget(samples: Sequence[Sample], config: CriticalSampleConfig) -> None:
     """Log programs and newly generated tokens of each round, and the problems that it reached."""
     everywhere = {row.task_id for row in samples}
-    reached = {kind: {row.task_id for row in samples if row.kind == kind} for kind in ("sample", "repair", "refine")}
+    reached = {kind: {row.task_id for row in samples if row.kind == kind} for kind in ("sample", "resample", "repair", "refine")}
     for kind, tasks in reached.items():
         rows = [row for row in samples if row.kind == kind]
         LOG.info(

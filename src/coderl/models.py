@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
 from coderl.config import TrainCriticConfig
@@ -43,15 +44,21 @@ def _unavailable(path_or_id: str | Path, what: str, error: Exception | str) -> D
     if Path(name).exists():
         return DataError(f"{name}: expected a model folder, found a file")
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1 or Path(name).parent.is_dir():
-        return DataError(f"{name}: no such model folder; make it first with the stage that writes it (e.g. `coderl warm-start`)")
+        return DataError(
+            f"{name}: no such model folder; make it first with the stage that writes it (e.g. `coderl warm-start`), or "
+            "get it as docs/models.md says (`hf download`, `coderl convert`)"
+        )
     return DataError(
         f"{name}: neither a folder nor a {what} that the Hugging Face hub or its local cache gives ({reason}). Where there is no "
-        f"network, run `hf download {name}` beforehand where there is, share HF_HOME with this machine, and set HF_HUB_OFFLINE=1"
+        f"network, run `hf download {name}` beforehand where there is, share HF_HOME with this machine, and set HF_HUB_OFFLINE=1. "
+        "If a local folder is meant, it is not there (docs/models.md)"
     )
 
 
 def load_tokenizer(path_or_id: str | Path) -> Any:
     """The tokenizer of a model folder or hub id, with a pad token and without clean-up of decoded text (spec 3).
+
+    Its `continues_prompt` says whether the model beside it is causal, so that programs continue the prompt (problems.prompts).
 
     Raises:
         DataError: missing or damaged folder, or no access to the hub; says how to download beforehand.
@@ -66,11 +73,19 @@ def load_tokenizer(path_or_id: str | Path) -> Any:
         raise _unavailable(path_or_id, "tokenizer", error) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    try:
+        tokenizer.continues_prompt = not AutoConfig.from_pretrained(str(path_or_id)).is_encoder_decoder
+    except (OSError, ValueError, KeyError):  # a tokenizer without a model
+        tokenizer.continues_prompt = False
     return tokenizer
 
 
-def load_actor(path_or_id: str | Path) -> PreTrainedModel:
-    """The language model of a folder or hub id: encoder-decoder or causal by its config, float32, in evaluation mode.
+def load_actor(path_or_id: str | Path, precision: str = "fp32") -> PreTrainedModel:
+    """The language model of a folder or hub id: encoder-decoder or causal by its config, in evaluation mode.
+
+    Args:
+        path_or_id: folder or hub id.
+        precision: "fp32", which training needs (bf16 is autocast there), or "bf16" for half the memory in sampling.
 
     Raises:
         DataError: missing or damaged folder, weights that do not fill the model, or no access to the hub; says how to
@@ -81,7 +96,8 @@ def load_actor(path_or_id: str | Path) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(str(path_or_id))
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model, loading = kind.from_pretrained(str(path_or_id), dtype=torch.float32, output_loading_info=True)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        model, loading = kind.from_pretrained(str(path_or_id), dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unavailable(path_or_id, "model", error) from None
     if loading["missing_keys"]:  # transformers fills them at random and only warns
@@ -97,8 +113,9 @@ def default_device() -> torch.device:
 
 
 def _bare(model: nn.Module) -> Any:
-    """The model inside a DistributedDataParallel wrapper, whose config can be read."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    """The model inside a wrapper for data parallelism (DistributedDataParallel, FSDP, DeepSpeed), whose config can be read."""
+    inner = getattr(model, "module", None)
+    return inner if isinstance(inner, nn.Module) else model
 
 
 # --------------------------------------------------------------------------------------------------- batches
@@ -186,22 +203,30 @@ def program_states(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, program_
     Returns:
         [B, T, d], meaningless where program_ids is -100.
     """
+    states = states_around(model, prompt_ids, prompt_mask, program_ids, last=after)
+    return states[:, 1:] if after else states[:, : program_ids.shape[1]]
+
+
+def states_around(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, program_ids: Tensor, *, last: bool = True) -> Tensor:
+    """As program_states, [B, T + 1, d]: [:, t] is the state before token t, [:, t + 1] the one after it.
+
+    last: False leaves out the state after the last token, which the output layer never sees in training: [B, T, d].
+    """
     config = model.config
     if config.is_encoder_decoder:
         encoded = model.get_encoder()(input_ids=prompt_ids, attention_mask=prompt_mask).last_hidden_state
         inputs = _decoder_input(config, program_ids)
         states: Tensor = model.get_decoder()(
-            input_ids=inputs if after else inputs[:, :-1],
+            input_ids=inputs if last else inputs[:, :-1],
             encoder_hidden_states=encoded,
             encoder_attention_mask=prompt_mask,
             use_cache=False,
         ).last_hidden_state
-        if getattr(config, "scale_decoder_outputs", False):
-            states = states * config.d_model**-0.5
-        return states[:, 1:] if after else states
+        return states * config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else states
     ids, mask, index = _packed(prompt_ids, prompt_mask, program_ids)
     states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    return states.gather(1, (index if after else index - 1)[..., None].expand(-1, -1, states.shape[-1]))
+    around = torch.cat([index - 1, index[:, -1:]], dim=1) if last else index - 1
+    return states.gather(1, around[..., None].expand(-1, -1, states.shape[-1]))
 
 
 # --------------------------------------------------------------------------------------------------- the critic
@@ -219,6 +244,7 @@ class CriticSettings:
     prompt_style: str
     max_source_tokens: int
     max_target_tokens: int
+    likelihood: bool = False
 
     @classmethod
     def from_config(cls, config: TrainCriticConfig, classes: int) -> CriticSettings:
@@ -232,7 +258,39 @@ class CriticSettings:
             prompt_style=config.prompt.style,
             max_source_tokens=config.lengths.max_source_tokens,
             max_target_tokens=config.lengths.max_target_tokens,
+            likelihood=config.likelihood,
         )
+
+
+class LikelihoodInput(nn.Module):
+    """What the backbone itself, as a language model, says of the tokens it reads (ours).
+
+    A critic that starts from the actor starts with the actor's opinion: its log-likelihood ranks the programs of a problem
+    far better than a head on hidden states learns to from a few thousand of them (docs/log.md). Per token three numbers,
+    log p(w_t), log p of the likeliest token, and their difference, are added to the state after the token by a linear map.
+    The sum and the least of log p(w_1..w_t) are added to the logit of "passed" with learnt factors.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.into_state = nn.Linear(3, width)
+        nn.init.normal_(self.into_state.weight, std=0.1)
+        nn.init.zeros_(self.into_state.bias)
+        self.factors = nn.Parameter(torch.tensor([0.5, 0.5]))
+
+    def forward(self, states: Tensor, logits: Tensor, program_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The states with the three numbers in them, and what to add to the logit of "passed" of each prefix.
+
+        states [B, T, d] after each token, logits [B, T, V] before it, program_ids [B, T] -> [B, T, d], [B, T].
+        """
+        present = program_ids != IGNORED
+        normaliser = logits.logsumexp(-1)
+        own = logits.gather(-1, program_ids.masked_fill(~present, 0)[..., None])[..., 0]
+        best = logits.amax(-1)
+        numbers = torch.stack([own - normaliser, best - normaliser, best - own], dim=-1).masked_fill(~present[..., None], 0.0)
+        likelihood = numbers[..., 0]
+        bonus = self.factors[0] * likelihood.cumsum(1) + self.factors[1] * likelihood.cummin(1).values
+        return states + self.into_state(numbers), bonus
 
 
 @dataclass(frozen=True)
@@ -270,8 +328,9 @@ class OutcomeCritic(nn.Module):
             self.head = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, settings.classes))
         else:
             raise ValueError(f"unknown head {settings.head!r}: linear or mlp")
+        self.likelihood = LikelihoodInput(width) if settings.likelihood else None
         embeddings, output = backbone.get_input_embeddings(), backbone.get_output_embeddings()
-        if output is not None and output.weight is not embeddings.weight:
+        if self.likelihood is None and output is not None and output.weight is not embeddings.weight:
             output.requires_grad_(False)  # never used; data parallelism waits for the gradients of trainable weights
         self._keys_to_ignore_on_save = _tied_names(self)
         self.register_state_dict_post_hook(_drop_tied)
@@ -298,13 +357,23 @@ class OutcomeCritic(nn.Module):
             prefixes: False leaves out prefix_logits, which cost a cumulative maximum and are not needed in training.
         """
         after = self.settings.alignment == "paper"
+        mask = program_ids != IGNORED
+        if self.likelihood is not None:
+            around = states_around(self.backbone, prompt_ids, prompt_mask, program_ids)
+            logits = self.backbone.get_output_embeddings()(around[:, :-1])
+            with torch.autocast(around.device.type, enabled=False):
+                states, bonus = self.likelihood(around[:, 1:].float(), logits.float(), program_ids)
+                return self._classify(states, mask, prefixes, bonus)
         states = program_states(self.backbone, prompt_ids, prompt_mask, program_ids, after=after)
         # The head works in float32 also under autocast: pooled maxima of bf16 states tie, and ties share their gradient.
         with torch.autocast(states.device.type, enabled=False):
-            return self._classify(states.float(), program_ids != IGNORED, prefixes)
+            return self._classify(states.float(), mask, prefixes)
 
-    def _classify(self, states: Tensor, mask: Tensor, prefixes: bool) -> CriticOutput:
-        """The head on the states of each position and on the pooled states. states [B, T, d], mask [B, T]."""
+    def _classify(self, states: Tensor, mask: Tensor, prefixes: bool, bonus: Tensor | None = None) -> CriticOutput:
+        """The head on the states of each position and on the pooled states; `bonus` is added to the logits of "passed".
+
+        states [B, T, d], mask [B, T], bonus [B, T].
+        """
         pooling = self.settings.pooling
         present = mask[..., None]
         token_logits = self.head(states)
@@ -333,6 +402,11 @@ class OutcomeCritic(nn.Module):
                 prefix_logits = token_logits
         else:
             raise ValueError(f"unknown pooling {pooling!r}: max_hidden, max_logits, mean_hidden or last")
+        if bonus is not None:
+            passed = functional.one_hot(torch.tensor(self.settings.classes - 1), self.settings.classes).to(bonus)
+            added = bonus[..., None] * passed
+            logits, token_logits = logits + _at(added, last), token_logits + added
+            prefix_logits = None if prefix_logits is None else prefix_logits + added
         if prefix_logits is not None:
             prefix_logits = prefix_logits.masked_fill(~present, 0.0)
         return CriticOutput(logits, token_logits.masked_fill(~present, 0.0), prefix_logits, mask)
@@ -352,7 +426,8 @@ class OutcomeCritic(nn.Module):
     def save(self, folder: Path) -> None:
         """The backbone as a plain Hugging Face folder, the head and its settings beside it. The tokenizer is the caller's."""
         self.backbone.save_pretrained(folder)
-        head = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
+        own = {**self.head.state_dict(), **(self.likelihood.state_dict(prefix="likelihood.") if self.likelihood is not None else {})}
+        head = {name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}
         save_file(head, folder / HEAD_FILE, metadata={"format": "pt"})
         (folder / SETTINGS_FILE).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
 
@@ -365,7 +440,11 @@ class OutcomeCritic(nn.Module):
         """
         critic = cls(load_actor(folder), _read_settings(folder))
         try:
-            critic.head.load_state_dict(load_file(folder / HEAD_FILE))
+            own = load_file(folder / HEAD_FILE)
+            inputs = {name.removeprefix("likelihood."): own.pop(name) for name in list(own) if name.startswith("likelihood.")}
+            critic.head.load_state_dict(own)
+            if critic.likelihood is not None:
+                critic.likelihood.load_state_dict(inputs)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise DataError(f"{folder / HEAD_FILE}: not the head of this critic ({error}); run `coderl train-critic` again") from None
         return critic.eval()
@@ -399,6 +478,7 @@ def _read_settings(folder: Path) -> CriticSettings:
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); run `coderl train-critic` again") from None
     names = {field.name for field in fields(CriticSettings)}
-    if not isinstance(row, Mapping) or set(row) != names:
+    needed = {field.name for field in fields(CriticSettings) if field.default is MISSING}  # critics of earlier versions lack the others
+    if not isinstance(row, Mapping) or not needed <= set(row) <= names:
         raise DataError(f"{path}: expected the keys {', '.join(sorted(names))}; run `coderl train-critic` again")
     return CriticSettings(**row)

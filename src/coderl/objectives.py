@@ -37,11 +37,23 @@ def critic_loss_sum(logits: Tensor, outcomes: Tensor, weights: Tensor | None = N
     return (losses if weights is None else losses * weights).sum()
 
 
+def passing_log_odds(logits: Tensor) -> Tensor:
+    """log p(passed) - log p(not passed) of outcome logits [B, C], the last class being "passed" -> [B] float32."""
+    found = logits.float()
+    return found[:, -1] - found[:, :-1].logsumexp(-1)
+
+
+def pair_loss_sum(better: Tensor, worse: Tensor) -> Tensor:
+    """-log sigmoid(better - worse) summed over pairs (RankNet, Burges et al. 2005); scores [N] -> scalar."""
+    return functional.softplus(worse - better).sum()
+
+
 def relative_returns(returns: Sequence[float], baseline: float | None, mode: str) -> list[float]:
     """Returns of the programs of one problem, as the policy gradient takes them (spec 6.1, 6.2, 10.4).
 
     mode "absolute": r; "greedy_relative": r - baseline, the return of the greedy program; "leave_one_out": r minus the mean
-    return of the other programs (0 for a program alone).
+    return of the other programs (0 for a program alone); "group_normalised": (r - mean) / (standard deviation + 1e-6) over the
+    programs (GRPO, spec 10.4). The last two are 0 for a group without a difference: it says nothing.
 
     Raises:
         ValueError: an unknown mode, or greedy_relative without a baseline.
@@ -57,7 +69,13 @@ def relative_returns(returns: Sequence[float], baseline: float | None, mode: str
             return [0.0 for _ in returns]
         total = sum(returns)
         return [value - (total - value) / (len(returns) - 1) for value in returns]
-    raise ValueError(f"unknown mode of returns {mode!r}: absolute, greedy_relative or leave_one_out")
+    if mode == "group_normalised":
+        if len(set(returns)) < 2:
+            return [0.0 for _ in returns]
+        mean = sum(returns) / len(returns)
+        deviation = (sum((value - mean) ** 2 for value in returns) / len(returns)) ** 0.5
+        return [(value - mean) / (deviation + 1e-6) for value in returns]
+    raise ValueError(f"unknown mode of returns {mode!r}: absolute, greedy_relative, leave_one_out or group_normalised")
 
 
 def distance_values(length: int) -> list[float]:
@@ -74,6 +92,8 @@ def policy_loss_sum(
     negative_returns: str = "unbounded",
     negative_weight: float = 1.0,
     token_scale: Tensor | None = None,
+    old: Tensor | None = None,
+    clip: float | None = None,
 ) -> Tensor:
     """Policy-gradient loss with token values, summed over tokens (spec 6.1 Eq 10, 6.2).
 
@@ -89,6 +109,9 @@ def policy_loss_sum(
         negative_returns: "unbounded" (as published) or "bounded".
         negative_weight: factor on negative returns when bounded.
         token_scale: [B], e.g. 1 / length of each program for a mean over its tokens; None = 1.
+        old: [B, T], log p of the tokens under the policy that drew them; needed with `clip`.
+        clip: epsilon of PPO: the loss is - sum min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A) with A = r q and
+            rho = p / p_old (spec 10.1, 10.4). None = no ratio. Negative returns are then neither bounded nor weighted.
 
     Returns:
         Scalar. A program with r = 0 contributes exactly 0 and no gradient.
@@ -105,4 +128,19 @@ def policy_loss_sum(
     if token_scale is not None:
         weights = weights * token_scale[:, None]
     weights = torch.where(labels != IGNORED, weights, torch.zeros_like(weights))
+    if clip is not None:
+        if old is None:
+            raise ValueError("a clipped ratio needs the log-probabilities of the policy that drew the programs")
+        ratio = torch.where(labels != IGNORED, log_probabilities - old, torch.zeros_like(log_probabilities)).exp()
+        return -torch.minimum(ratio * weights, ratio.clamp(1 - clip, 1 + clip) * weights).sum()
     return -(weights * surrogate).sum()
+
+
+def kl_sum(logits: Tensor, labels: Tensor, reference: Tensor, token_scale: Tensor | None = None) -> Tensor:
+    """KL(p, p_ref) on the drawn tokens, summed: p_ref / p - log(p_ref / p) - 1, never negative (spec 10.4, GRPO's estimator).
+
+    logits [B, T, V], labels [B, T], reference [B, T] log p_ref of the labels, token_scale [B] -> scalar.
+    """
+    log_ratio = torch.where(labels != IGNORED, reference - token_log_probabilities(logits, labels), torch.zeros_like(reference))
+    terms = log_ratio.exp() - log_ratio - 1
+    return (terms if token_scale is None else terms * token_scale[:, None]).sum()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coderl.config import ConfigError, LengthsConfig, RunConfig, TrainingConfig, load_run
+from coderl.config import ConfigError, LengthsConfig, ProblemPart, RunConfig, TrainingConfig, load_run
 
 GB = 1e9
 
@@ -190,7 +190,11 @@ def constants() -> list[tuple[str, Constant]]:
 
 @dataclass(frozen=True)
 class Shape:
-    """A T5 encoder-decoder (spec 1.6). FLOPs are 2 per weight and token (6 in training); attention scores (10 % at 600) are left out."""
+    """A T5 encoder-decoder (spec 1.6), or a causal model: no encoder, and a decoder that reads prompts too.
+
+    FLOPs are 2 per weight and token (6 in training); attention scores (10 % at 600) are left out. inner: width of all heads of a
+    layer; inner_kv: of its keys and of its values, where fewer. matrices: of the feed-forward part, 3 where it is gated.
+    """
 
     layers_encoder: int
     layers_decoder: int
@@ -198,39 +202,91 @@ class Shape:
     d_ff: int
     inner: int
     vocabulary: int
+    inner_kv: int | None = None
+    matrices: int = 2
+    tied: bool = True
 
     @property
     def encoder(self) -> int:
         """Weights that a source token meets."""
-        return self.layers_encoder * (4 * self.d_model * self.inner + 2 * self.d_model * self.d_ff)
+        if not self.layers_encoder:
+            return self.decoder
+        return self.layers_encoder * (4 * self.d_model * self.inner + self.matrices * self.d_model * self.d_ff)
 
     @property
     def decoder(self) -> int:
         """Weights that a target token meets, without the output layer."""
-        return self.layers_decoder * (8 * self.d_model * self.inner + 2 * self.d_model * self.d_ff)
+        kv = self.inner_kv or self.inner
+        attention = 8 * self.inner if self.layers_encoder else 2 * (self.inner + kv)
+        return self.layers_decoder * self.d_model * (attention + self.matrices * self.d_ff)
 
     @property
     def parameters(self) -> int:
-        """All weights; embeddings are tied (spec 1.6)."""
-        return self.encoder + self.decoder + self.vocabulary * self.d_model
+        """All weights; tied embeddings count once (spec 1.6)."""
+        embeddings = self.vocabulary * self.d_model * (1 if self.tied else 2)
+        return (self.encoder if self.layers_encoder else 0) + self.decoder + embeddings
 
     @property
     def cache_bytes(self) -> int:
         """Keys and values that one token leaves in the decoder, fp32."""
-        return self.layers_decoder * 2 * self.inner * 4
+        return self.layers_decoder * 2 * (self.inner_kv or self.inner) * 4
 
     def forward(self, source: float, target: float) -> float:
         """FLOPs of a forward pass."""
         return 2 * (self.encoder * source + (self.decoder + self.vocabulary * self.d_model) * target)
 
 
+_SMOLLM2 = Shape(0, 30, 576, 1536, 576, 49152, inner_kv=192, matrices=3)
+
 HUB_SHAPES: dict[str, Shape] = {
     "Salesforce/codet5-small": Shape(6, 6, 512, 2048, 512, 32100),
     "Salesforce/codet5-base": Shape(12, 12, 768, 3072, 768, 32100),
     "Salesforce/codet5-large": Shape(24, 24, 1024, 4096, 1024, 32100),
     "Salesforce/codet5-large-ntp-py": Shape(24, 24, 1024, 4096, 1024, 32100),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM2,
+    "data/smollm2-135m-instruct": _SMOLLM2,  # the run smollm2 can be planned before its model is there
+    "EleutherAI/gpt-neo-2.7B": Shape(0, 32, 2560, 10240, 2560, 50257),
+    "EleutherAI/gpt-j-6b": Shape(0, 28, 4096, 16384, 4096, 50400, tied=False),
 }
-"""Spec 1.6."""
+"""Spec 1.6, and the published config.json of the others."""
+
+
+def _shape_from_config(config: Mapping[str, Any]) -> Shape:
+    """The shape that a config.json describes; KeyError or TypeError for other architectures."""
+    kind = config.get("model_type", "t5")
+    if kind == "t5":
+        return Shape(
+            config["num_layers"],
+            config.get("num_decoder_layers") or config["num_layers"],
+            config["d_model"],
+            config["d_ff"],
+            config["num_heads"] * config["d_kv"],
+            config["vocab_size"],
+            matrices=3 if str(config.get("feed_forward_proj", "relu")).startswith("gated") else 2,
+            tied=config.get("tie_word_embeddings", True),
+        )
+    if kind in ("llama", "mistral", "qwen2"):
+        width, heads = config["hidden_size"], config["num_attention_heads"]
+        size = config.get("head_dim") or width // heads
+        return Shape(
+            0,
+            config["num_hidden_layers"],
+            width,
+            config["intermediate_size"],
+            heads * size,
+            config["vocab_size"],
+            inner_kv=(config.get("num_key_value_heads") or heads) * size,
+            matrices=3,
+            tied=config.get("tie_word_embeddings", False),
+        )
+    if kind == "gpt_neo":
+        width = config["hidden_size"]
+        return Shape(0, config["num_layers"], width, config.get("intermediate_size") or 4 * width, width, config["vocab_size"])
+    if kind in ("gpt2", "gptj"):
+        width = config["n_embd"]
+        tied = config.get("tie_word_embeddings", kind == "gpt2")
+        return Shape(0, config["n_layer"], width, config.get("n_inner") or 4 * width, width, config["vocab_size"], tied=tied)
+    raise KeyError(kind)
 
 
 def shape_of(name: str, key: str) -> Shape:
@@ -239,22 +295,15 @@ def shape_of(name: str, key: str) -> Shape:
     Raises:
         ConfigError: neither.
     """
-    if name in HUB_SHAPES:
-        return HUB_SHAPES[name]
     try:
-        config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
-        return Shape(
-            config["num_layers"],
-            config.get("num_decoder_layers") or config["num_layers"],
-            config["d_model"],
-            config["d_ff"],
-            config["num_heads"] * config["d_kv"],
-            config["vocab_size"],
-        )
+        return _shape_from_config(json.loads((Path(name) / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
+        if name in HUB_SHAPES:
+            return HUB_SHAPES[name]
         known = ", ".join(HUB_SHAPES)
         raise ConfigError(
-            f"key '{key}': the shape of {name!r} is not known; it can be planned for a T5 folder (its config.json) or for {known}"
+            f"key '{key}': the shape of {name!r} is not known; it can be planned for a folder of a T5, Llama, Mistral, Qwen2, GPT-2, "
+            f"GPT-Neo or GPT-J model (its config.json) or for {known}"
         ) from None
 
 
@@ -321,7 +370,7 @@ def training_seconds(training: TrainingConfig, shape: Shape, lengths: LengthsCon
         target = float(training.batch_size * lengths.max_target_tokens)
         passes = math.ceil(training.batch_size / (training.micro_batch_size * gpus)) if training.micro_batch_size else 1
     rate = device.bf16.value if training.precision == "bf16" else device.fp32.value
-    again = 4 / 3 if training.gradient_checkpointing else 1.0
+    again = (4 / 3 if training.gradient_checkpointing else 1.0) * (2 / 3 if training.lora else 1.0)  # adapters: no gradients of weights
     layers = shape.layers_encoder + shape.layers_decoder
     launches = passes * layers * device.training_launch.value
     return training.steps * _together(device, launches, again * 3 * shape.forward(source, target) / (rate * gpus))
@@ -373,7 +422,7 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
     also = config.evaluate.also
     held_out = [name for name, each in config.problems.items() if each.split != "train" or name in (test, *also)]  # of the corpus
     sets = list(dict.fromkeys(["train", test, *also, *(held_out if own else [])]))
-    facts = {name: FACTS.get(config.problems[name].benchmark, FACTS["apps"]) for name in sets}
+    facts = {name: _facts(config, name) for name in sets}
     sizes = {name: _size(config, name) * problems for name in sets}
     engine = (ENGINE_CLUSTER if device.is_gpu else ENGINE_LOCAL).value
     start, plain = START.value + engine, START_PLAIN.value + engine
@@ -600,18 +649,33 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
     return list(found.values())
 
 
+def _facts(config: RunConfig, name: str) -> Facts:
+    """Means of a set's benchmark; of several, those of the one with the most problems."""
+    parts = config.problems[name].parts or [config.problems[name]]
+    largest = max(parts, key=lambda part: _part_size(part) or 0)
+    return FACTS.get(largest.benchmark, FACTS["apps"])
+
+
+def _part_size(part: ProblemPart) -> int | None:
+    known = FACTS[part.benchmark].problems.get(part.split) if part.benchmark in FACTS else None
+    return part.size if known is None else min(part.size or known, known)
+
+
 def _size(config: RunConfig, name: str) -> int:
     """Problems of a set, from the configuration or the benchmark.
 
     Raises:
         ConfigError: neither says.
     """
-    entry = config.problems[name]
-    known = FACTS[entry.benchmark].problems.get(entry.split) if entry.benchmark in FACTS else None
-    size = entry.size if known is None else min(entry.size or known, known)
-    if size is None:
-        raise ConfigError(f"key 'problems.{name}.size' is null, and how many problems {entry.source} holds is not known before it is read")
-    return size
+    total = 0
+    for part in config.problems[name].parts or [config.problems[name]]:
+        size = _part_size(part)
+        if size is None:
+            raise ConfigError(
+                f"key 'problems.{name}.size' is null, and how many problems {part.source} holds is not known before it is read"
+            )
+        total += size
+    return total
 
 
 # --------------------------------------------------------------------------------------------------- a cluster

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,16 @@ from coderl.problems import read_problems
 from coderl.problems.prompts import build_prompt
 from coderl.records import DataError, read_rows
 from coderl.seeds import derived_seed
-from coderl.training import keep_own_work, model_folder, program_cross_entropy, read_log, train, write_log
+from coderl.training import (
+    first_process,
+    from_first_process,
+    keep_own_work,
+    model_folder,
+    program_cross_entropy,
+    read_log,
+    train,
+    write_log,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -308,11 +318,11 @@ def pretrain(*, config: PretrainConfig, corpus: Path, problems: Path | None, see
     model = new_model(config.architecture, tokenizer)
     logger.info("%.3f million parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     windows = _windows_per_objective(texts, tokenizer, config)
-    keep_own_work(work, _identity(config, texts, tokenizer, seed))
+    from_first_process(partial(keep_own_work, work, _identity(config, texts, tokenizer, seed)))
     rows: list[dict[str, float]] = []
     for number, phase in enumerate(config.phases):
         finished = work / f"phase{number}"
-        if (finished / "training_log.csv").exists():
+        if from_first_process((finished / "training_log.csv").exists):
             model = T5ForConditionalGeneration.from_pretrained(finished)
             logger.info("phase %d was finished before", number)
             rows += read_log(finished)
@@ -328,10 +338,13 @@ def pretrain(*, config: PretrainConfig, corpus: Path, problems: Path | None, see
             work=work / f"phase{number}.partial",
         )
         log = [{**row, "phase": float(number)} for row in log]
-        with model_folder(finished) as folder:
-            model.save_pretrained(folder)
-            write_log(folder, log)
+        if first_process():
+            with model_folder(finished) as folder:
+                model.save_pretrained(folder)
+                write_log(folder, log)
         rows += log
+    if not first_process():
+        return
     with model_folder(output, work) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -167,17 +167,23 @@ def _module_imports(module: str, source: Path) -> frozenset[str]:
     return frozenset(_imported(_parsed(path), f"{package}.__init__", source))
 
 
+def _statements(node: ast.AST) -> list[ast.AST]:
+    """Those below a statement or module, and its handlers and cases. Expressions, which import nothing, are most of a tree; every start
+    of Snakemake walks all of them."""
+    return [each for block in ("body", "orelse", "finalbody", "handlers", "cases") for each in getattr(node, block, ())]
+
+
 def _imported(tree: ast.AST, module: str, source: Path) -> set[str]:
     """Modules of the package that some import statement below `tree`, a part of `module`, runs; with their packages."""
     top = module.split(".")[0]
     names: set[str] = set()
-    nodes = list(ast.iter_child_nodes(tree))
+    nodes = _statements(tree)
     while nodes:
         node = nodes.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             nodes.extend(node.orelse)
             continue
-        nodes.extend(ast.iter_child_nodes(node))
+        nodes.extend(_statements(node))
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

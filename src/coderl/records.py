@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ PROVENANCE_FILE = "provenance.json"
 """In a model folder: how the model was made (lineage.py). It differs from run to run and is no part of the model."""
 
 Outcome = Literal["compile_error", "runtime_error", "failed_test", "passed_test"]
-SampleKind = Literal["sample", "greedy", "refine", "repair", "reference", "empty"]
+SampleKind = Literal["sample", "greedy", "refine", "repair", "reference", "empty", "resample"]
 
 
 class DataError(ValueError):
@@ -40,7 +41,8 @@ class Sample:
     """One program for one problem.
 
     `solution` is the whole program, exactly as decoded. `sample_id` counts from 0 within a problem. `parent` is the
-    sample_id of the program that a refined or repaired one came from, `round` the generation round (0 = first).
+    sample_id of the program that a refined or repaired one came from, and of the first one of its batch for a resampled one; `round`
+    the generation round (0 = first).
     `log_likelihood` is sum log p(token) under the model that wrote it at temperature 1, end token included, and
     `n_tokens` how many tokens it generated (a seed kept from the parent is not counted).
     """
@@ -63,6 +65,8 @@ class OutcomeRow:
     `cpu_limit` is the CPU time in seconds that each test had; `limit_changed_outcome` says of a program that was cut by a limit
     below the configured one whether the configured one gives another outcome (null: not judged twice).
     `legacy_outcome` is the verdict of the legacy checker on the same tests, where it was asked for (run_tests.legacy_samples).
+    `behaviour` names what a program that passed the example tests answered on inputs made from theirs
+    (run_tests.behaviour_inputs): equal names, equal answers.
     """
 
     task_id: str
@@ -82,6 +86,7 @@ class OutcomeRow:
     cpu_limit: float | None = None
     limit_changed_outcome: bool | None = None
     legacy_outcome: Outcome | None = None
+    behaviour: str | None = None
 
 
 @contextmanager
@@ -92,8 +97,45 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+        keep(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def kept_name(output: Path) -> Path | None:
+    """The second name of an output in the folder that CODERL_KEEP names.
+
+    None without CODERL_KEEP, for an output elsewhere than below the working folder, and for what lies beside that folder itself.
+    """
+    folder = Path(os.environ.get("CODERL_KEEP", ""))
+    return None if folder == Path() or output.is_absolute() or folder.parent in output.parents else folder / output
+
+
+def keep(output: Path) -> None:
+    """Give an output (file or folder) its second name.
+
+    A workflow engine may delete all outputs of a stage before it runs it again, those of its finished jobs too; the workflow puts
+    them back from there. It costs no space until the output is replaced.
+    """
+    kept = kept_name(output)
+    if kept is None:
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    temporary = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
+    if output.is_dir():
+        shutil.copytree(output, temporary, copy_function=second_name)
+        shutil.rmtree(kept, ignore_errors=True)
+    else:
+        second_name(output, temporary)
+    os.replace(temporary, kept)
+
+
+def second_name(file: str | Path, name: str | Path) -> None:
+    """A hard link; a copy with the same time where the file system has no links, or the two names lie on two of them."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copy2(file, name)
 
 
 # ------------------------------------------------------------------------------------------------ JSON

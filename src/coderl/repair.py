@@ -26,7 +26,7 @@ from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_program, encode_repair_prompt
 from coderl.records import DataError
 from coderl.seeds import derived_seed
-from coderl.training import model_folder, program_cross_entropy, train, write_log
+from coderl.training import first_process, model_folder, program_cross_entropy, train, write_log
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ class RepairExamples:
         include_message: bool,
         draw_one: bool,
         seed: int,
+        style: str = "canonical",
     ) -> None:
         """draw_one: one target per pair and epoch, drawn anew; otherwise every target of every pair in every epoch."""
         table = {problem.task_id: problem for problem in problems}
@@ -112,7 +113,7 @@ class RepairExamples:
             row = pair.failed.outcome
             message = row.error_message if include_message else None
             prompt = encode_repair_prompt(
-                tokenizer, table[row.task_id], pair.failed.text, row.outcome, row.error_class, message, lengths.max_source_tokens
+                tokenizer, table[row.task_id], pair.failed.text, row.outcome, row.error_class, message, lengths.max_source_tokens, style
             )
             for text in pair.targets:
                 if text not in encoded:
@@ -177,8 +178,11 @@ def train_repair(
         include_message=config.include_message,
         draw_one=config.pairing == "random",
         seed=derived_seed(seed, "repair"),
+        style=config.prompt.style,
     )
     log = train(model, examples, program_cross_entropy, config.training, settings=section_json(config), seed=seed, work=work)
+    if not first_process():
+        return
     with model_folder(output, work) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -4,12 +4,19 @@ A step's batch is a pure function of (seed, step). That makes three things exact
 it would have seen, the loss of a step does not depend on how it is split into micro-batches or over devices, and the same
 seed gives the same weights. Checkpoints go to a work folder that is no output of the workflow, because engines delete the
 outputs of a failed job.
+
+Under torchrun the processes share each step's batch. They are told apart by what torchrun sets (RANK, WORLD_SIZE) and by
+nothing else; the first one alone writes checkpoints, logs and models.
+Whole copies per device are the default; `fsdp` and `deepspeed` put models into shards that one device cannot hold.
 """
 
 from __future__ import annotations
 
+import atexit
+import copy
 import csv
 import hashlib
+import importlib.util
 import logging
 import math
 import os
@@ -18,21 +25,25 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from coderl.config import TrainingConfig, section_json
+from coderl.config import ConfigError, LoraConfig, TrainingConfig, section_json
 from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum
-from coderl.records import DataError
+from coderl.records import DataError, atomic_path, keep
 from coderl.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _WHOLE = "whole"
 """File in a checkpoint of which nothing is missing."""
@@ -55,12 +66,43 @@ class Examples(Protocol):
         """Tensors with one row per item; a key that starts with "normaliser" is a 0-dim tensor of the whole step."""
 
 
+def world_size() -> int:
+    """Number of processes that train together: what torchrun says, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def from_first_process(make: Callable[[], T]) -> T:
+    """`make()` of the first process, in all of them: for what must be the same and is made from files, clocks or chance."""
+    if world_size() == 1:
+        return make()
+    group = _patient_group()
+    made: list[Any] = [make() if first_process() else None]
+    distributed.broadcast_object_list(made, src=0, group=group)
+    return made[0]
+
+
+@cache
+def _patient_group() -> Any:
+    """All processes, for waits as long as it takes: between devices a wait of half an hour is taken for a failure."""
+    if not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(distributed.destroy_process_group)
+    return distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+
+
 def plan_batches(lengths: Sequence[int], config: TrainingConfig, parts: int, rng: random.Random) -> list[list[int]]:
     """Indices of the items of each optimiser step of one epoch.
 
     With `batch_size`: that many items, shuffled; an incomplete last batch is dropped unless it is the only one (spec 2.5).
-    With `batch_tokens`: batches of items of similar length whose padded size stays below it, in random order. Every batch
-    holds at least `parts` items (devices x micro-batches), or as many as there are.
+    With `batch_tokens`: batches of items of similar length whose padded size stays below it, in random order. A batch holds
+    at least `parts` items (devices x micro-batches), or those that were left.
     """
     order = list(range(len(lengths)))
     rng.shuffle(order)
@@ -120,7 +162,12 @@ class _StepBatches(Dataset[dict[str, Tensor]]):
             chosen = self.batches[step - self.first_steps[self.current]]
             self.cached = (step, self.examples.collate([self.items[i] for i in chosen]))
         batch = self.cached[1]
-        return {key: value if key.startswith("normaliser") else value[part :: self.parts] for key, value in batch.items()}
+        # A batch with fewer rows than parts: a part without rows takes the first one and counts for nothing, because every device
+        # has to go through the model.
+        rows = len(batch["prompt_ids"])
+        chosen_rows = slice(part, None, self.parts) if part < rows else slice(0, 1)
+        item = {key: value if key.startswith("normaliser") else value[chosen_rows] for key, value in batch.items()}
+        return item | {"counts": torch.tensor(float(part < rows))}
 
 
 class _Trainer(Trainer):
@@ -139,15 +186,20 @@ class _Trainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], **_: Any) -> Tensor:
         if self.logged_step is None:
             self.logged_step = self.state.global_step
+        counts = inputs.pop("counts")
         value, metrics = self.loss(model, inputs)
         for key, metric in metrics.items():
-            self.sums[key] = self.sums.get(key, torch.zeros((), device=metric.device)) + metric.detach()
-        return value * self.args.world_size  # data parallelism averages over devices, we want the sum
+            self.sums[key] = self.sums.get(key, torch.zeros((), device=metric.device)) + metric.detach() * counts
+        return value * counts * self.args.world_size  # data parallelism averages over devices, we want the sum
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
             steps = max(1, self.state.global_step - (self.logged_step or 0))
-            logs |= {key: value.item() / steps for key, value in self.sums.items()}
+            for key in sorted(self.sums):  # each process has the shares of its part of the batches
+                if self.args.world_size > 1:
+                    self.sums[key] = self.sums[key].float()
+                    distributed.all_reduce(self.sums[key])
+                logs[key] = self.sums[key].item() / steps
             self.sums, self.logged_step = {}, self.state.global_step
         super().log(logs, *args, **kwargs)
 
@@ -170,6 +222,9 @@ def train(
     on from the last whole one and ends with the same weights as an uninterrupted run. A checkpoint of other settings, seed,
     first model or data is deleted, not used. The caller removes `work` when the model is saved.
 
+    With `config.lora` only adapters are trained, and merged into the weights at the end. With shards (fsdp, deepspeed) the
+    weights are gathered into `model` on the first process alone, which is the one that saves.
+
     Args:
         model: on any device.
         examples: what it learns from.
@@ -180,16 +235,69 @@ def train(
         work: folder for checkpoints.
 
     Raises:
+        ConfigError: shards in a single process, or a package that the configuration needs and that is not there.
         DataError: no examples.
     """
     set_seed(derived_seed(seed, "training") % 2**32)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    adapters = _add_adapters(model, config.lora) if config.lora is not None else None
+    world = world_size()
     accumulation = 1
     if config.batch_size is not None and config.micro_batch_size is not None:
         accumulation = max(1, math.ceil(config.batch_size / (config.micro_batch_size * world)))
     batches = _StepBatches(examples, config, world * accumulation, seed)
-    keep_own_work(work, _identity(model, batches, config, settings, seed, world))
-    arguments = TrainingArguments(
+    arguments = training_arguments(config, accumulation, world, seed, work)
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one device: DataParallel would take several steps' batches for one
+    if arguments.world_size != world:
+        raise RuntimeError(f"{arguments.world_size} processes by the Trainer's count, but torchrun says WORLD_SIZE={world}")
+    identity = _identity(model, batches, config, settings, seed, world)
+
+    def last_checkpoint() -> Path | None:
+        keep_own_work(work, identity)
+        return _last_whole_checkpoint(work)
+
+    checkpoint = from_first_process(last_checkpoint)
+    sharded = config.fsdp is not None or config.deepspeed is not None
+    trainer = _Trainer(
+        model=copy.deepcopy(model) if sharded else model,  # shards replace the weights of what is trained
+        args=arguments,
+        train_dataset=batches,
+        data_collator=lambda parts: parts[0],
+        loss=loss,
+        callbacks=[_PlainLines(), _MarkWhole()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if checkpoint:
+        logger.info("resuming from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if sharded:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # every process takes part, the first one gets it
+        if first_process():
+            model.load_state_dict(state)
+    if adapters is not None:
+        _merge_adapters(model, adapters)
+    keys_out = ("epoch", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
+    return [{key: value for key, value in row.items() if key not in keys_out} for row in trainer.state.log_history if "loss" in row]
+
+
+def training_arguments(config: TrainingConfig, accumulation: int, world: int, seed: int, work: Path) -> TrainingArguments:
+    """What the Trainer of each of `world` processes is told.
+
+    Raises:
+        ConfigError: shards in a single process, or without DeepSpeed where it is asked for.
+    """
+    if config.fsdp is not None and world == 1:
+        raise ConfigError(
+            "training.fsdp puts a model into shards over several processes, but there is one; "
+            "give the stage more than one in `gpus` of config/config.yaml (or start it by torchrun), or remove fsdp"
+        )
+    if config.deepspeed is not None and not importlib.util.find_spec("deepspeed"):
+        raise ConfigError("training.deepspeed needs the package deepspeed: pip install deepspeed")
+    shards: dict[str, Any] = {}
+    if config.fsdp is not None:
+        shards = {"fsdp": True, "fsdp_config": dict(config.fsdp)}
+    elif config.deepspeed is not None:
+        shards = {"deepspeed": copy.deepcopy(config.deepspeed)}
+    return TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
         per_device_train_batch_size=1,
@@ -215,22 +323,43 @@ def train(
         dataloader_num_workers=0,
         disable_tqdm=not sys.stderr.isatty(),
         seed=derived_seed(seed, "training") % 2**32,
+        use_cpu=world > 1 and not torch.cuda.is_available(),  # without it, processes on CPUs would each train alone
+        **shards,
     )
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=batches,
-        data_collator=lambda parts: parts[0],
-        loss=loss,
-        callbacks=[_PlainLines(), _MarkWhole()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    checkpoint = _last_whole_checkpoint(work)
-    if checkpoint:
-        logger.info("resuming from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    keys_out = ("epoch", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
-    return [{key: value for key, value in row.items() if key not in keys_out} for row in trainer.state.log_history if "loss" in row]
+
+
+def _adapted(model: nn.Module) -> nn.Module:
+    """The part of a model that gets adapters: all of a language model, the backbone of a critic, whose new head is trained whole."""
+    backbone = getattr(model, "backbone", None)
+    return backbone if isinstance(backbone, nn.Module) else model
+
+
+def _add_adapters(model: nn.Module, config: LoraConfig) -> Any:
+    """Put low-rank adapters beside the linear layers of `model`, in place; they alone are trained, and a critic's head."""
+    try:
+        from peft import LoraConfig as Settings
+        from peft import LoraModel
+    except ImportError:
+        raise ConfigError("training.lora needs the package peft: pip install 'coderl[lora]'") from None
+    settings = Settings(
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=config.modules or "all-linear", bias="none"
+    )  # fmt: skip
+    try:
+        adapters = LoraModel(_adapted(model), {"default": settings}, "default")
+    except ValueError as error:
+        raise ConfigError(f"training.lora: {' '.join(str(error).split()):.300}") from None
+    counts = [sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters())]
+    logger.info("adapters: %d of %d weights are trained", *counts)
+    return adapters
+
+
+def _merge_adapters(model: nn.Module, adapters: Any) -> None:
+    """Add the adapters' products to the weights and take the adapters out, in place."""
+    adapters.merge_and_unload()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    if hasattr(_adapted(model), "peft_config"):
+        del _adapted(model).peft_config
 
 
 class _MarkWhole(TrainerCallback):
@@ -282,7 +411,9 @@ def program_cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> tuple[T
 def model_folder(output: Path, work: Path | None = None) -> Iterator[Path]:
     """A temporary folder that becomes `output` when the block ends well; nothing half-written is ever seen there.
 
-    `work`, the folder of checkpoints, is removed then.
+    `work`, the folder of checkpoints, is removed then. Of several processes only the first one comes here.
+    `<output>.sha256` beside it lists the hashes of its files, as sha256sum
+    does: engines that see only the time of a folder decide by this file whether the model is another one.
     """
     temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -291,11 +422,33 @@ def model_folder(output: Path, work: Path | None = None) -> Iterator[Path]:
         yield temporary
         if output.exists():
             shutil.rmtree(output)
+        _readable(temporary)
         temporary.rename(output)
+        keep(output)
+        _seal(output)
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _readable(folder: Path) -> None:
+    """The permissions that other files get: weights are written through a temporary file, which is its owner's alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
+
+
+def _seal(folder: Path) -> None:
+    """Write <folder>.sha256. Left out: provenance.json, which names the hour and not the model."""
+    lines = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "provenance.json"):
+        with open(path, "rb") as content:
+            lines.append(f"{hashlib.file_digest(content, 'sha256').hexdigest()}  {path.relative_to(folder.parent).as_posix()}\n")
+    with atomic_path(folder.with_name(f"{folder.name}.sha256")) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def write_log(folder: Path, rows: Sequence[dict[str, float]]) -> None:

@@ -16,7 +16,7 @@ from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_program, encode_prompt
 from coderl.records import DataError
 from coderl.seeds import derived_seed
-from coderl.training import model_folder, program_cross_entropy, train, write_log
+from coderl.training import first_process, model_folder, program_cross_entropy, train, write_log
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,8 @@ def warm_start(*, config: WarmStartConfig, problems: Path, base_model: str, seed
     per_solution = config.sampling == "per_solution"
     examples = SolutionExamples(pairs, tokenizer, config.prompt, config.lengths, per_solution=per_solution, seed=seed)
     log = train(model, examples, program_cross_entropy, config.training, settings=section_json(config), seed=seed, work=work)
+    if not first_process():
+        return
     with model_folder(output, work) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

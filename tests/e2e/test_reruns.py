@@ -78,6 +78,12 @@ def test_an_edit_reruns_what_depends_on_it_and_a_touch_nothing(tmp_path: Path) -
     jobs = stand_ins(tmp_path)
     for path in (tmp_path / "src").rglob("*.py"):
         os.utime(path)  # would rerun everything, were time stamps what counts
+    settings = tmp_path / "config/config.yaml"
+    devices = settings.read_text(encoding="utf-8").replace(
+        "gpus: {}\nnodes: {}", "gpus: {pretrain: 4, rl_finetune: 2}\nnodes: {pretrain: 2}"
+    )
+    assert "pretrain: 4" in devices
+    settings.write_text(devices, encoding="utf-8")  # devices move no number
     module = tmp_path / "src/coderl/repair.py"
     text = module.read_text(encoding="utf-8")
     module.write_text(text + "\n# edited\n", encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -70,6 +74,25 @@ def test_logs_begin_with_a_command_that_runs_again(finished: Path) -> None:
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     subprocess.run(["bash", "-c", command], cwd=finished, check=True, capture_output=True, env={"PATH": path})
     assert output.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("name", ["pretrain/base", "warm_start/actor", "train_critic/critic", "train_repair/repair", "rl_finetune/ce"])
+def test_two_processes_train_the_same_model(finished: Path, tmp_path: Path, name: str) -> None:
+    """Every trained stage, its own command under torchrun on two CPU processes: the weights of the one-process run."""
+    words = shlex.split((finished / f"logs/smoke/{name}.log").read_text(encoding="utf-8").splitlines()[0].removeprefix("+ "))
+    before = finished / words[words.index("--output") + 1]
+    for flag in ("--output", "--work"):
+        words[words.index(flag) + 1] = str(tmp_path / flag.strip("-"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+    command = ["workflow/scripts/launch.sh", "2", "1", *words]
+    done = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path})
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["output", "output.sha256"], "one process wrote, and left nothing behind"
+    weights, again = load_file(before / "model.safetensors"), load_file(tmp_path / "output/model.safetensors")
+    for key, tensor in weights.items():
+        torch.testing.assert_close(again[key], tensor, rtol=1e-3, atol=1e-4)
+    log, log_again = pd.read_csv(before / "training_log.csv"), pd.read_csv(tmp_path / "output/training_log.csv")
+    pd.testing.assert_frame_equal(log, log_again, rtol=1e-2, atol=1e-3)
 
 
 def test_policies_open_as_ordinary_models(finished: Path) -> None:

@@ -294,7 +294,7 @@ CROWDS = [
         "outputlimitexceeded",
         ONE,
     ),
-    broken("output through a hole", "import os\nos.write(1, b'42')\nos.ftruncate(1, 20 << 20)", "outputlimitexceeded", ONE),
+    broken("output through a hole", "import os\nos.write(1, b'42')\nos.ftruncate(1, 12 << 20)", "outputlimitexceeded", ONE),
     broken(
         "files until the folder is full",
         "import os\ni = 0\nwhile True:\n    with open(str(i), 'wb') as f: f.write(b'x' * 1000000)\n    i += 1",

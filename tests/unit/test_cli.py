@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -46,6 +48,7 @@ def test_every_stage_is_a_verb_and_a_function_of_its_name() -> None:
     verbs = {command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands if command.callback}
     assert verbs == {stage.replace("_", "-") for stage in STAGES} | {
         "collect",
+        "convert",
         "tables",
         "problems-report",
         "import-programs",
@@ -189,6 +192,36 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coderl.evaluation.show", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["show", "table.csv"])
+
+
+def test_a_full_disk_says_so_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    command = f'mount -t tmpfs -o size=64k tmpfs "$0" && "{sys.executable}" -m coderl problems --size 3000 --output "$0/p.parquet"'
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{command}; code=$?; ls -A "$0"; exit $code', str(tmp_path)]
+    try:
+        done = subprocess.run(inside, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("unshare is not here, to make a small disk")
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no small disk can be made here: {done.stderr}")
+    assert done.returncode == 1
+    assert "Make room and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
+    ],
+)
+def test_a_full_disk_is_known_by_any_library(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    monkeypatch.setattr(cli, "app", Mock(side_effect=error))
+    with pytest.raises(SystemExit):
+        cli.main(["show", "results/apps_eval.csv"])
+    assert "Make room" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "given"), [(["reference"], "reference"), (["empty"], "empty"), (["a", "b"], [Path("a"), Path("b")])])

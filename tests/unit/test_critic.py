@@ -25,9 +25,12 @@ from coderl.critic import (
     SINGLE_CLASS_SHARE,
     CriticExample,
     CriticExamples,
+    PairedExamples,
     critic_objective,
+    foreign_programs,
     held_out_tasks,
     outcome_label,
+    paired_objective,
     read_values,
     score,
     score_programs,
@@ -242,6 +245,70 @@ def test_loss_is_the_weighted_mean_and_micro_batches_sum_to_the_step() -> None:
     parts = [{k: v if k.startswith("normaliser") else v[part::2] for k, v in batch.items()} for part in range(2)]
     assert sum(critic_objective(critic, part)[0].item() for part in parts) == pytest.approx(whole.item(), rel=1e-5)
     assert metrics["accuracy"].item() == pytest.approx((logits.argmax(-1) == batch["labels"]).float().mean().item())
+
+
+def test_pairs_are_a_failing_and_a_passing_program_of_one_problem() -> None:
+    programs = within_problem_programs()
+    paired = PairedExamples(encoded(programs), 4, "within_problem", 0, seed=3)
+    single = CriticExamples(encoded(programs), 4, "within_problem", 0, seed=3)
+    for epoch in range(5):
+        items = paired.epoch(epoch)
+        for item in items:
+            drawn = [programs[i] for i in item]
+            assert len({p.task_id for p in drawn}) == 1
+            assert [p.passed for p in drawn] == ([False, True] if len(item) == 2 else [drawn[0].passed])
+        assert sum(map(len, items)) == len(single.epoch(epoch))
+        assert sum(len(item) == 2 for item in items) == 3
+    assert paired.length(paired.epoch(0)[0]) == 8
+    assert PairedExamples(encoded([judged("a", 0, "passed_test")]), 4, "within_problem", 0, seed=3).epoch(0) == [(0,)]
+
+
+def test_paired_loss_is_the_closed_form_however_it_is_split() -> None:
+    torch.manual_seed(0)
+    critic = OutcomeCritic(tiny_t5(), CriticSettings.from_config(config(), 4)).eval()
+    programs = [judged("a", i, "passed_test" if i % 2 else OUTCOMES[i % 3]) for i in range(5)]
+    rows = [
+        CriticExample([1, 7 + i, 2], [1, 9, 9 + i, 2][: 3 + i % 2], outcome_label(p.outcome.outcome, 4), p) for i, p in enumerate(programs)
+    ]
+    batch = PairedExamples(rows, 4, "within_problem", 0, seed=0).collate([(0, 1), (2, 3), (4,)])
+    whole, metrics = paired_objective(0.7)(critic, batch)
+    pairs = collate_pairs([row.prompt for row in rows], [row.program for row in rows], 0)
+    logits = critic(**pairs).logits
+    labels = torch.tensor([row.label for row in rows])
+    ce = torch.nn.functional.cross_entropy(logits, labels)
+    odds = logits[:, 3] - logits[:, :3].logsumexp(-1)
+    ranking = -torch.nn.functional.logsigmoid(odds[[1, 3]] - odds[[0, 2]]).mean()
+    assert whole.item() == pytest.approx((ce + 0.7 * ranking).item(), rel=1e-5)
+    assert metrics["ranked_right"].item() == pytest.approx((odds[[1, 3]] > odds[[0, 2]]).float().mean().item())
+    assert metrics["accuracy"].item() == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
+    parts = [{k: v if k.startswith("normaliser") else v[part::2] for k, v in batch.items()} for part in range(2)]
+    assert sum(paired_objective(0.7)(critic, part)[0].item() for part in parts) == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_foreign_programs_pass_a_problem_of_a_similar_statement_and_fail_here() -> None:
+    programs = [
+        judged("a", 0, "passed_test", "one"),
+        judged("a", 1, "failed_test", "wrong"),
+        judged("b", 0, "passed_test", "one"),  # passes here too: no foreign program
+        judged("b", 1, "passed_test", "two"),
+        judged("c", 0, "failed_test", "bad"),
+        judged("f", 0, "passed_test", "def"),
+    ]
+    questions = {"a": "sort the list", "b": "sort the list twice", "c": "sum it", "f": "sort the list"}
+    kinds = {"a": False, "b": False, "c": False, "f": True}
+    found = foreign_programs(programs, questions, kinds, 5, seed=1)
+    assert [(p.task_id, p.text, p.outcome.outcome, p.passed) for p in found if p.task_id == "a"] == [("a", "two", "failed_test", False)]
+    assert {p.text for p in found if p.task_id == "c"} == {"one", "two"}
+    assert not [p for p in found if p.task_id == "f"], "it alone asks for a function"
+    assert {(p.outcome.task_id, p.sample) for p in found if p.task_id == "c"} == {("c", None)}
+    assert len([p for p in foreign_programs(programs, questions, kinds, 1, seed=1) if p.task_id == "c"]) == 1
+
+
+def test_options_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs balance: within_problem"):
+        config(pairwise_weight=1.0, balance="none")
+    with pytest.raises(ValueError, match="alignment: code"):
+        config(likelihood=True, alignment="code")
 
 
 def test_equal_texts_of_a_problem_count_once() -> None:

@@ -327,6 +327,23 @@ def test_repair_when_none_passes(models: dict[str, Path], tmp_path: Path, judge:
     assert all("runtime_error" in text and "nameerror" in text and "not defined" not in text for text in prompts)
 
 
+def test_further_rounds_are_the_next_plain_samples_and_only_for_problems_without_enough(
+    models: dict[str, Path], tmp_path: Path, judge: Judge
+) -> None:
+    judge.rule = passes_some
+    samples = run(models, tmp_path, [make_problem(0), make_problem(1)], rounds=2, refine=False, repair_candidates=0)
+    plain = first_round(models, tmp_path, 3 * N)
+    assert not rows_of(samples, 0, "resample"), "its first round has a passing program"
+    later = rows_of(samples, 1, "resample")
+    assert [row.solution for row in later] == [row.solution for row in plain if row.task_id == "p/1"][N:]
+    assert [row.sample_id for row in later] == list(range(N, 3 * N))
+    assert [row.round for row in later] == [1] * N + [2] * N
+    assert {row.parent for row in later} == {0}
+    assert sum(map(len, judge.calls)) == 4 * N, "every program is judged once"
+    most = run(models, tmp_path, [make_problem(0)], rounds=1, enough=N + 1, refine=False, repair_candidates=0)
+    assert len(rows_of(most, 0, "resample")) == N
+
+
 def test_repaired_programs_that_pass_are_refined(models: dict[str, Path], tmp_path: Path, judge: Judge) -> None:
     judge.rule = lambda text, number: len(judge.calls) == 2 and sum(text.encode()) % 2 == 0
     samples = run(models, tmp_path, [make_problem(1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,49 @@ def test_unknown_token_counts_leave_out_the_token_budget(tmp_path: Path) -> None
         "filtered_first_round",
         "filtered_equal_programs",
     }
+
+
+def test_equal_total_gives_every_problem_as_many_programs_whatever_critical_sampling_spent_there(tmp_path: Path) -> None:
+    later: list[Made] = [("resample", 0, 10, False, False)] * 5
+    critical = make(tmp_path / "critical", [plain(YES), [*plain(NO), *later]], name="critical")  # 10 + 60 tokens
+    sampled = make(tmp_path / "plain", [plain(NO, NO, NO, YES, YES), plain(NO, NO, NO, YES, YES)])
+    measured = {(m.decoding, m.metric): m for m in measure_equal_budget("m", sampled, critical, [(1, 1)])}
+    assert measured["filtered_equal_total", "1@budget"].programs.tolist() == [4, 4], "4 + 4 programs are the fewest of 70 tokens"
+    assert measured["filtered_equal_total", "1@budget"].values.tolist() == [1, 1]
+    assert measured["filtered_equal_programs", "1@budget"].programs.tolist() == [1, 5]
+
+
+def test_resampled_programs_are_part_of_the_final_set(tmp_path: Path) -> None:
+    pools: list[list[Made]] = [
+        [*plain(NO, NO), ("resample", 0, 5, True, True), ("resample", 0, 5, False, False)],
+        [*plain(NO, NO), ("resample", 0, 5, False, False), ("repair", 2, 5, True, True), ("refine", 3, 5, True, True)],
+    ]
+    programs = make(tmp_path, pools, name="critical")
+    assert [programs.sample_id[final_set(programs, 2) & (programs.problem == p)].tolist() for p in range(2)] == [[0, 1, 2, 3], [4]]
+
+
+def test_by_agreement_the_largest_group_is_submitted(tmp_path: Path) -> None:
+    """Problem 0: two that agree and are right against one before them; 1: none passes, so chance decides; 2: unknown behaviours."""
+    problems = fake_problems(3)
+    pools = [plain(LUCKY, YES, YES, NO), plain(NO, NO), plain(LUCKY, YES)]
+    names = [["x", "y", "y", None], [None, None], [None, None]]
+    samples, hidden, example = [], [], []
+    for problem, pool, mine in zip(problems, pools, names, strict=True):
+        for i, ((_, _, _, passes, right), behaviour) in enumerate(zip(pool, mine, strict=True)):
+            samples.append(Sample(problem.task_id, i, "pass"))
+            hidden.append(outcome_row(problem.task_id, i, "hidden", "passed_test" if right else "failed_test"))
+            row = outcome_row(problem.task_id, i, "example", "passed_test" if passes else "runtime_error", 2)
+            example.append(replace(row, behaviour=behaviour))
+    programs = read_programs("actor", write_programs(tmp_path, samples, hidden, example), problems)
+    found = {(m.decoding, m.metric): m.values.tolist() for m in measure_plain("m", programs, [1], [(1, 2), (2, 2)])}
+    assert found["filtered", "1@2"] == [0.5, 0.0, 0.5]
+    assert found["filtered_agreement", "1@2"] == [0.0, 0.0, 0.0], "of equal groups the first"
+    assert found["filtered_agreement", "2@2"] == [1.0, 0.0, 1.0]
+    wide = read_programs("actor", write_programs(tmp_path, samples[:4], hidden[:4], example[:4]), problems[:1])
+    found = {(m.decoding, m.metric): m.values.tolist() for m in measure_plain("m", wide, [1], [(1, 4)])}
+    assert found["filtered", "1@4"] == [pytest.approx(2 / 3)]
+    assert found["filtered_agreement", "1@4"] == [1.0]
+    assert not [m for m in measure_plain("m", make(tmp_path / "old", [plain(YES, NO)]), [1], [(1, 2)]) if "agreement" in m.decoding]
 
 
 def test_problems_without_reference_solutions_are_left_out_of_the_oracle(tmp_path: Path) -> None:

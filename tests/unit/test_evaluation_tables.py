@@ -23,7 +23,7 @@ CONFIG = EvaluateConfig(
     comparisons=[("rl_finetune/rl", "warm_start"), ("critical_sampling", "policy/rl")],
     bootstrap=300,
 )
-OUTPUTS = ("apps_eval.csv", "differences.csv", "metrics.json", "per_problem.parquet")
+OUTPUTS = ("apps_eval.csv", "differences.csv", "metrics.json", "per_problem.parquet", "pass_at_k.csv")
 
 
 def run_evaluate(
@@ -38,7 +38,7 @@ def run_evaluate(
         "critic_metrics": fake.critic_metrics,
         "critical": fake.critical,
         "provenance": {"commit": "abc1234", "config_hash": "0f0f"},
-        **dict(zip(("output", "differences", "metrics", "per_problem"), (folder / output for output in OUTPUTS), strict=True)),
+        **dict(zip(("output", "differences", "metrics", "per_problem", "pass_at_k"), (folder / output for output in OUTPUTS), strict=True)),
     }
     evaluate(**(arguments | changes))  # type: ignore[arg-type]
     return folder
@@ -79,6 +79,18 @@ def test_the_table_has_every_row_and_level(evaluated: Path) -> None:
     assert (oracle["value"], oracle["n_problems"]) == ("97.22", "12")  # one of 36 reference solutions fails
     (floor,) = cells(evaluated, model="empty_program", metric="pass@1", difficulty="all")
     assert (floor["value"], floor["low"], floor["high"]) == ("0.00", "0.00", "0.00")
+
+
+def test_the_curves_are_the_pass_at_k_of_the_table(evaluated: Path) -> None:
+    with open(evaluated / "pass_at_k.csv", newline="") as text:
+        curves = list(csv.DictReader(text))
+    assert [row["k"] for row in curves] == ["1", "5"]
+    for row in curves:
+        for model, decoding in {"warm_start": "all", "rl_finetune/rl": "all", "critical_sampling": "final_set"}.items():
+            (cell,) = cells(evaluated, model=model, decoding=decoding, metric=f"pass@{row['k']}", difficulty="all")
+            assert row[model] == cell["value"]
+    assert curves[0]["reference_solutions"] == "97.22"
+    assert curves[1]["reference_solutions"] == ""
 
 
 def test_critical_sampling_stands_beside_plain_samples_at_its_budget(evaluated: Path) -> None:

@@ -24,6 +24,7 @@ from coderl.models import (
     program_logits,
     program_states,
 )
+from coderl.objectives import token_log_probabilities
 from coderl.records import DataError
 
 torch.set_num_threads(1)
@@ -127,6 +128,48 @@ def test_pooled_logits_are_the_last_prefix_and_a_prefix_is_the_program_cut_there
         cut = critic(**collate_pairs([PROMPTS[0]], [PROGRAMS[0][:t]], 0))
         close(cut.logits[0], whole.prefix_logits[0, t - 1])
     assert critic(**batch, prefixes=False).prefix_logits is None
+
+
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_critic_with_the_likelihood_values_prefixes_as_programs_and_ignores_pads(kind: str, pooling: str) -> None:
+    critic = make_critic(kind, pooling=pooling, likelihood=True)
+    whole = critic(**collate_pairs(PROMPTS, PROGRAMS, 0))
+    for row, program in enumerate(PROGRAMS):
+        for t in range(1, len(program) + 1):
+            cut = critic(**collate_pairs([PROMPTS[row]], [program[:t]], 0))
+            close(cut.logits[0], whole.prefix_logits[row, t - 1])
+            close(cut.token_logits[0, -1], whole.token_logits[row, t - 1])
+
+
+def test_the_likelihood_adds_its_sum_and_its_least_to_the_logit_of_passed() -> None:
+    critic = make_critic(likelihood=True)
+    batch = collate_pairs([PROMPTS[0]], [PROGRAMS[0]], 0)
+    log_p = token_log_probabilities(program_logits(critic.backbone, **batch), batch["program_ids"])
+    with torch.no_grad():
+        before = critic(**batch).logits
+        critic.likelihood.factors.zero_()  # type: ignore[union-attr]
+        after = critic(**batch).logits
+    close(before[:, :-1], after[:, :-1])
+    close(before[:, -1] - after[:, -1], 0.5 * log_p.sum(1) + 0.5 * log_p.amin(1))
+
+
+def test_a_critic_with_the_likelihood_is_the_same_after_saving(tmp_path: Path) -> None:
+    critic = make_critic(likelihood=True)
+    with torch.no_grad():
+        critic.likelihood.factors.add_(1.0)  # type: ignore[union-attr]
+    critic.save(tmp_path)
+    batch = collate_pairs(PROMPTS, PROGRAMS, 0)
+    close(OutcomeCritic.load(tmp_path)(**batch).logits, critic(**batch).logits)
+
+
+def test_a_critic_of_an_earlier_version_has_no_likelihood(tmp_path: Path) -> None:
+    critic = make_critic()
+    critic.save(tmp_path)
+    settings_ = json.loads((tmp_path / "critic.json").read_text())
+    del settings_["likelihood"]
+    (tmp_path / "critic.json").write_text(json.dumps(settings_))
+    assert OutcomeCritic.load(tmp_path).settings == critic.settings
 
 
 def test_paper_head_is_linear_on_max_pooled_states() -> None:

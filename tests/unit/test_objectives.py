@@ -14,6 +14,9 @@ from coderl.objectives import (
     critic_loss_sum,
     cross_entropy_sum,
     distance_values,
+    kl_sum,
+    pair_loss_sum,
+    passing_log_odds,
     policy_loss_sum,
     relative_returns,
     token_log_probabilities,
@@ -151,6 +154,62 @@ def test_leave_one_out() -> None:
     assert relative_returns([1.0, 0.0, -1.0], None, "leave_one_out") == pytest.approx([1.5, 0.0, -1.5])
     assert relative_returns([1.0], None, "leave_one_out") == [0.0]
     assert relative_returns([1.0, -0.3], 0.5, "absolute") == [1.0, -0.3]
+
+
+def test_group_normalised_returns_have_mean_zero_and_deviation_one() -> None:
+    found = torch.tensor(relative_returns([1.0, -0.3, -0.3, -1.0], None, "group_normalised"))
+    assert found.mean().item() == pytest.approx(0.0, abs=1e-6)
+    assert found.std(correction=0).item() == pytest.approx(1.0, rel=1e-4)
+    assert relative_returns([0.4, 0.4], None, "group_normalised") == [0.0, 0.0]
+
+
+def test_pair_loss() -> None:
+    """-log sigmoid of the margin: log 2 at none, its gradient half of the margin's sign."""
+    better, worse = torch.tensor([0.0, 2.0], requires_grad=True), torch.tensor([0.0, -1.0])
+    loss = pair_loss_sum(better, worse)
+    assert loss.item() == pytest.approx(math.log(2) + math.log(1 + math.exp(-3)), rel=1e-5)
+    assert torch.autograd.grad(loss, better)[0][0].item() == pytest.approx(-0.5)
+
+
+def test_log_odds_of_passing() -> None:
+    logits = torch.tensor([[1.0, 0.5, -2.0, 0.3], [0.0, 0.0, 0.0, 0.0]])
+    passed = logits.softmax(-1)[:, -1]
+    torch.testing.assert_close(passing_log_odds(logits), (passed / (1 - passed)).log())
+
+
+def test_a_ratio_of_one_has_the_gradient_of_the_plain_loss() -> None:
+    logits, labels, values = random_batch(8)
+    returns = torch.tensor([1.0, -1.3, 0.4])
+    old = token_log_probabilities(logits, labels).detach()
+    plain = torch.autograd.grad(policy_loss_sum(logits, labels, values, returns), logits)[0]
+    clipped = torch.autograd.grad(policy_loss_sum(logits, labels, values, returns, old=old, clip=0.2), logits)[0]
+    torch.testing.assert_close(clipped, plain)
+
+
+def test_beyond_the_clip_there_is_no_gradient_in_the_direction_of_gain_but_there_is_one_back() -> None:
+    """rho = 1.5 or 0.5 with epsilon 0.2: cut for a gain at 1.5 and a loss at 0.5, whole for the other two (spec 10.1)."""
+    for return_, shift, cut in ((1.0, 1.5, True), (-1.0, 0.5, True), (1.0, 0.5, False), (-1.0, 1.5, False)):
+        logits = torch.zeros(1, 1, 4, requires_grad=True)
+        labels, values, returns = torch.tensor([[2]]), torch.ones(1, 1), torch.tensor([return_])
+        old = token_log_probabilities(logits, labels).detach() - math.log(shift)
+        loss = policy_loss_sum(logits, labels, values, returns, old=old, clip=0.2)
+        bound = max(min(shift, 1.2), 0.8)
+        assert loss.item() == pytest.approx(-min(shift * return_, bound * return_), rel=1e-5)
+        assert bool(torch.autograd.grad(loss, logits)[0].abs().sum() == 0) is cut
+    with pytest.raises(ValueError, match="policy that drew"):
+        policy_loss_sum(torch.zeros(1, 1, 2), torch.zeros(1, 1).long(), torch.ones(1, 1), torch.ones(1), clip=0.2)
+
+
+def test_kl_is_zero_at_the_reference_positive_elsewhere_and_blind_to_pads() -> None:
+    logits, labels, _ = random_batch(9)
+    own = token_log_probabilities(logits, labels).detach()
+    assert kl_sum(logits, labels, own).item() == pytest.approx(0.0, abs=1e-6)
+    assert torch.autograd.grad(kl_sum(logits, labels, own), logits)[0].abs().max().item() == pytest.approx(0.0, abs=1e-6)
+    shifted = own + 0.5
+    present = int((labels != IGNORED).sum())
+    assert kl_sum(logits, labels, shifted).item() == pytest.approx(present * (math.exp(0.5) - 1.5), rel=1e-4)
+    scale = torch.tensor([0.5, 0.5, 0.5])
+    assert kl_sum(logits, labels, shifted, scale).item() == pytest.approx(0.5 * present * (math.exp(0.5) - 1.5), rel=1e-4)
 
 
 def test_returns_refuse_what_they_cannot_do() -> None:

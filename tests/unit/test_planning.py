@@ -19,7 +19,7 @@ from coderl.config import ConfigError, LengthsConfig, RunConfig, TrainingConfig,
 from coderl.planning import DEVICES, HUB_SHAPES, Cluster, Group, Shape, elapsed, groups, key_of, longest_chain, outlook
 
 ROOT = Path(__file__).parents[2]
-RUNS = ("smoke", "mini", "paper")
+RUNS = ("smoke", "mini", "paper", "smollm2", "smollm2-cpu")
 GPU, CORE = DEVICES["h100"], DEVICES["none"]
 
 
@@ -106,8 +106,23 @@ def test_the_shape_of_a_folder_is_read_and_another_one_is_an_error(tmp_path: Pat
     config = {"num_layers": 2, "d_model": 8, "d_ff": 32, "num_heads": 2, "d_kv": 4, "vocab_size": 100}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert planning.shape_of(str(tmp_path), "k") == Shape(2, 2, 8, 32, 8, 100)
+    for unlike in ([], {"model_type": "mamba"}, {"model_type": "llama"}):
+        (tmp_path / "config.json").write_text(json.dumps(unlike))
+        with pytest.raises(ConfigError, match="is not known"):
+            planning.shape_of(str(tmp_path), "k")
     with pytest.raises(ConfigError, match=r"key 'warm_start.base_model': the shape of 'some/gpt' is not known"):
         planning.shape_of("some/gpt", "warm_start.base_model")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neo", "gptj", "t5"])
+def test_the_weights_of_a_shape_are_those_of_the_model(kind: str, tmp_path: Path) -> None:
+    """But for norms, biases and position embeddings, which cost no multiplication."""
+    from test_model_kinds import CAUSAL, tiny_llama, tiny_t5
+
+    model = ({"llama": tiny_llama, "t5": tiny_t5} | CAUSAL)[kind]()
+    model.config.save_pretrained(tmp_path)
+    matrices = {name: tensor for name, tensor in model.named_parameters() if tensor.ndim == 2 and "wpe" not in name and "bias" not in name}
+    assert planning.shape_of(str(tmp_path), "k").parameters == sum(tensor.numel() for tensor in matrices.values())
 
 
 TINY = Shape(layers_encoder=1, layers_decoder=1, d_model=10, d_ff=40, inner=10, vocabulary=100)

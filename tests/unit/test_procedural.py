@@ -7,13 +7,14 @@ import copy
 import io
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coderl.config import ConfigError, ProceduralConfig, validate
+from coderl.config import ConfigError, ProceduralConfig, load_run, validate
 from coderl.problems import InputOutputTests, Problem
 from coderl.problems.grammar import OUTPUTS, PHRASINGS, TRANSFORMS
 from coderl.problems.procedural import GeneratedProblem, Pipeline, ProceduralBenchmark, degenerate, difficulty_order
@@ -96,6 +97,31 @@ def test_no_composition_of_the_test_side_is_on_the_training_side(
     # The division is a property of the names: it holds for all compositions, drawn or not.
     assert all(benchmark.held_out(composition) for composition in compositions["test"])
     assert not any(benchmark.held_out(composition) for composition in compositions["train"] | compositions["validation"] | corpus)
+
+
+def test_no_statement_and_no_hidden_test_of_the_mini_run_is_on_both_sides() -> None:
+    """The very problems of config/runs/mini.yaml: statements, and hidden tests with their answers (inputs alone may meet by chance)."""
+    run = load_run(Path(__file__).parents[2] / "config/runs/mini.yaml")
+    benchmark = ProceduralBenchmark(run.procedural)
+    sides = {
+        name: [item.problem for item in benchmark.problems(name, run.problems[name].size or 0, run.problems[name].difficulty_shares)]
+        for name in ("train", "test")
+    }
+    assert not {p.question for p in sides["train"]} & {p.question for p in sides["test"]}
+    assert not {p.task_id for p in sides["train"]} & {p.task_id for p in sides["test"]}
+
+    def suites(problems: list[Problem]) -> set[str]:
+        found = set()
+        for problem in problems:
+            assert isinstance(problem.hidden_tests, InputOutputTests)
+            found.add(repr((problem.hidden_tests.inputs, problem.hidden_tests.outputs)))
+        return found
+
+    assert len(suites(sides["test"])) == len(sides["test"])
+    assert not suites(sides["train"]) & suites(sides["test"])
+    corpus = {benchmark.corpus_file_and_pipeline(index)[0] for index in range(500)}
+    for problem in sides["test"]:
+        assert not any(solution + "\n" in corpus for solution in problem.solutions)
 
 
 def test_constants_do_not_move_a_composition_to_the_other_side(benchmark: ProceduralBenchmark) -> None:

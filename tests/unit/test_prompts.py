@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coderl.config import ConfigError
 from coderl.problems import AssertTests, InputOutputTests, Problem, Tests
-from coderl.problems.prompts import build_prompt, build_repair_prompt, encode_program, encode_prompt, encode_repair_prompt
+from coderl.problems.prompts import build_prompt, build_repair_prompt, encode_program, encode_prompt, encode_repair_prompt, line_span
 
 CODET5 = Path(__file__).resolve().parents[3] / "shared" / "data" / "codet5_tokenizer"
 STDIN = InputOutputTests("stdin", ["1\n"], ["1\n"])
@@ -225,3 +225,16 @@ def test_repair_cuts_a_program_only_when_it_does_not_fit_alone(tokenizer: Any) -
 def test_a_very_long_message_is_cut(tokenizer: Any) -> None:
     text = build_repair_prompt(problem(), "p", "runtime_error", "valueerror", "x" * 5000)
     assert text.endswith("\n" + "x" * 200 + "\nANSWER:\n")
+
+
+def test_line_span_holds_the_tokens_of_one_line() -> None:
+    """Of a tokenizer of bytes: place 0 is <s>, the newline belongs to no line."""
+    tokenizer, text = tiny_tokenizer(), "ab\n\ncde"
+    ids = encode_program(tokenizer, text, 100)
+    assert line_span(tokenizer, text, 1, 100) == (1, 3)
+    assert line_span(tokenizer, text, 2, 100) is None
+    start, end = line_span(tokenizer, text, 3, 100) or (0, 0)
+    assert tokenizer.decode(ids[start:end]) == "cde"
+    assert line_span(tokenizer, text, 3, 6) == (5, 6), "the rest was cut"
+    assert line_span(tokenizer, text, 3, 5) is None
+    assert line_span(tokenizer, text, 4, 100) is None

@@ -15,7 +15,17 @@ from coderl.models import program_logits
 from coderl.objectives import cross_entropy_sum, token_log_probabilities
 from coderl.problems import Problem, write_problems
 from coderl.records import DataError, OutcomeRow, Sample, write_outcomes, write_samples
-from coderl.rl import Experience, PolicyExamples, correct_programs, make_experience, policy_objective, rl_finetune, statistics
+from coderl.rl import (
+    Experience,
+    PolicyExamples,
+    correct_programs,
+    fine_weights,
+    make_experience,
+    policy_objective,
+    rl_finetune,
+    statistics,
+    with_old_probabilities,
+)
 from coderl.training import train
 
 REWARDS = {"compile_error": -1.0, "runtime_error": -0.6, "failed_test": -0.3, "passed_test": 1.0}
@@ -158,6 +168,70 @@ def test_training_raises_what_passed_and_lowers_what_failed(tmp_path: Any) -> No
     assert after[0] > before[0]
     assert after[0] - after[1] > before[0] - before[1]
     assert {"loss_rl", "loss_ce", "mean_relative_return", "mean_value", "grad_norm"} <= set(log[-1])
+
+
+def failing(name: str, line: int | None = None, message: str | None = None) -> OutcomeRow:
+    return OutcomeRow("a", 0, "hidden", "runtime_error", 0, 1, 0, name, message, line, 0.0, 0.0, "strict", "namespace")
+
+
+def test_fine_grained_feedback_is_on_the_line_of_the_error() -> None:
+    """Spec 10.2: T / (E - S) on the line, everything for errors of no line, nothing for ignored ones."""
+    assert fine_weights(failing("nameerror", 2), 8, (3, 5)) == [0, 0, 0, 4.0, 4.0, 0, 0, 0]
+    assert fine_weights(failing("timeoutexception"), 3, None) == [1.0] * 3
+    assert fine_weights(failing("syntaxerror", 1, "'(' was never closed"), 2, (0, 1)) == [1.0, 1.0]
+    assert fine_weights(failing("indentationerror", 1), 3, (0, 1)) == []
+    assert fine_weights(failing("syntaxerror", 1, "unterminated triple-quoted string literal"), 3, (0, 1)) == []
+    assert fine_weights(failing("nameerror"), 3, None) == []
+    assert fine_weights(outcome("a", 0, "failed_test"), 3, None) == []
+
+
+def test_fine_grained_feedback_keeps_programs_without_a_relative_return_and_adds_its_loss() -> None:
+    samples = [Sample("a", 0, "x"), Sample("a", 1, "y", kind="greedy")]
+    rows = {("a", 0): failing("nameerror", 2), ("a", 1): outcome("a", 1, "runtime_error")}
+    chosen = variant(fine_weight=0.5, losses="rl", negative_returns="unbounded")
+    (found,) = make_experience(chosen, REWARDS, samples, rows, {}, encode, lambda sample, line: (1, 2))
+    assert (found.returns, found.fine) == (0.0, [0.0, 3.0, 0.0])
+    assert make_experience(variant(losses="rl"), REWARDS, samples, rows, {}, encode) == []
+    source, model = PolicyExamples(chosen, [found], [], 0, 1), tiny_t5()
+    batch = source.collate([(-1, 0)])
+    loss, metrics = policy_objective(chosen)(model, batch)
+    log_p = token_log_probabilities(
+        program_logits(model, batch["prompt_ids"], batch["prompt_mask"], batch["program_ids"]), batch["program_ids"]
+    )
+    assert loss.item() == pytest.approx(0.5 * (0.3 * 3.0 * log_p[0, 1] / 3).item(), rel=1e-5)
+    assert metrics["loss_fine"].item() == pytest.approx(2 * loss.item(), rel=1e-5)
+
+
+def test_adaptive_feedback_is_between_failed_and_passed() -> None:
+    samples = [Sample("a", i, "x") for i in range(2)]
+    rows = {("a", i): OutcomeRow("a", i, "hidden", name, passed, 4, None, None, None, None, 0.0, 0.0, "strict", "n") for i, name, passed in
+            ((0, "failed_test", 1), (1, "passed_test", 4))}  # fmt: skip
+    found = make_experience(variant(returns="absolute", failed_return="share_of_tests"), REWARDS, samples, rows, {}, encode)
+    assert [e.returns for e in found] == [pytest.approx(-0.3 + 1.3 / 4), 1.0]
+
+
+def test_old_probabilities_are_those_of_the_model_and_give_ratio_one_and_no_kl() -> None:
+    chosen = variant(losses="rl", clip=0.2, kl_weight=0.1, negative_returns="unbounded")
+    plain = variant(losses="rl", negative_returns="unbounded")
+    model = tiny_t5()
+    known = with_old_probabilities(model, examples(chosen).experience, 0, batch_tokens=1)
+    assert [len(e.old) for e in known] == [4, 3]
+    batch = PolicyExamples(chosen, known, [], 0, 1).collate([(-1, 0), (-1, 1)])
+    loss, metrics = policy_objective(chosen)(model, batch)
+    assert metrics["kl"].item() == pytest.approx(0.0, abs=1e-6)
+    whole = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+    loss, _ = policy_objective(plain)(model, {key: value for key, value in batch.items() if key != "old"})
+    torch.testing.assert_close(whole, torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+
+
+def test_as_published_is_one_word_and_what_is_given_beside_it_wins() -> None:
+    training = TrainingConfig(steps=1, batch_size=1)
+    published = PolicyVariant(recipe="published", training=training)
+    assert (published.returns, published.values, published.token_reduction) == ("greedy_relative", "critic", "mean")
+    assert (published.negative_returns, published.ce_on_passing_samples, published.rounds) == ("unbounded", False, 1)
+    assert PolicyVariant(recipe="published", values="none", training=training).values == "none"
+    with pytest.raises(ValueError, match="negative_returns: unbounded"):
+        PolicyVariant(clip=0.2, training=training)
 
 
 def stage_arguments(folder: Path) -> dict[str, Any]:

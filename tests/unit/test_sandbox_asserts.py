@@ -37,6 +37,22 @@ def test_split(statement: str, expected: Split | None) -> None:
     assert split(statement, "from typing import List\ndef check(x):\n    return x") == expected
 
 
+def test_answers_known_beforehand_are_plain_values() -> None:
+    """Objects, whatever they are called, equal nothing: they are never what a program may write to be right."""
+    known = split("assert f(1) == (3, {'a': [-4.5]})")
+    assert known is not None
+    assert known.answer == [{"t": [3, {"d": [["a", [-4.5]]]}]}]
+    for statement in (
+        "assert f(1) == ...",
+        "assert f(1) == [...]",
+        f"assert f(1) == {'[' * 120}{']' * 120}",
+        "assert f(1)",
+        "assert 4 == f(1)",
+    ):
+        found = split(statement)
+        assert found is None or found.answer is None, statement
+
+
 def test_what_the_set_up_imports_is_known() -> None:
     assert split("assert approx(f(1)) == 2", "from tools import approx") == Split(("f(1)",), "approx(_value_0) == 2")
     assert split("assert approx(f(1)) == 2") == Split(("approx(f(1))",), "_value_0 == 2", 2, True)

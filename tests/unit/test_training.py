@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +138,16 @@ def test_accumulation_changes_nothing(tmp_path: Path) -> None:
     assert [row["loss"] for row in first] == pytest.approx([row["loss"] for row in second], rel=1e-4)
 
 
+def test_a_batch_with_fewer_rows_than_parts_counts_each_row_once(tmp_path: Path) -> None:
+    whole, split = tiny_model(), tiny_model()
+    one = train(whole, Pairs(3), program_cross_entropy, settings(steps=2), settings="", seed=1, work=tmp_path / "a")
+    two = train(
+        split, Pairs(3), program_cross_entropy, settings(steps=2, micro_batch_size=1), settings="", seed=1, work=tmp_path / "b"
+    )  # 8 parts
+    torch.testing.assert_close(weights(whole), weights(split), rtol=1e-4, atol=1e-5)
+    assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], rel=1e-4)
+
+
 def test_metrics_are_means_over_the_logged_steps(tmp_path: Path) -> None:
     def loss(model: torch.nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         value, _ = program_cross_entropy(model, batch)
@@ -179,3 +193,93 @@ def test_log_round_trip(tmp_path: Path) -> None:
     rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "share": 1.0}]
     write_log(tmp_path, rows)
     assert read_log(tmp_path) == rows
+
+
+# ------------------------------------------------------------------------------------------------ several processes
+
+# With 39 pairs one batch has one row, so that one of two processes has none there.
+PARALLEL_SETTINGS = settings(batch_size=None, batch_tokens=60)
+LAUNCH = Path(__file__).parents[2] / "workflow/scripts/launch.sh"
+PARALLEL = """
+import logging, sys
+from pathlib import Path
+import torch
+from test_training import PARALLEL_SETTINGS, Pairs, tiny_model, weights
+from coderl.training import first_process, from_first_process, program_cross_entropy, train, world_size
+logging.basicConfig(level=logging.INFO if first_process() else logging.ERROR)
+model = tiny_model()
+rows = train(model, Pairs(39), program_cross_entropy, PARALLEL_SETTINGS, settings="", seed=1, work=Path(sys.argv[1]))
+said = from_first_process(lambda: "first" if first_process() else "other")
+torch.save({"weights": weights(model), "rows": rows, "world": world_size(), "said": said}, f"{sys.argv[2]}.{int(not first_process())}")
+"""
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """On CPUs by gloo. What Slurm says of its tasks does not matter: only launch.sh's number of devices does."""
+    slurm = {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "PMI_SIZE": "8", "PMI_RANK": "3"}
+    folders = os.pathsep.join([str(Path(__file__).parent), str(LAUNCH.parents[2] / "src")])
+    path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+    environment = os.environ | slurm | {"PYTHONPATH": folders, "PATH": path, "OMP_NUM_THREADS": "2"}
+    command = [LAUNCH, "2", "1", sys.executable, "-c", PARALLEL, tmp_path / "work", tmp_path / "made"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.startswith("+ torchrun --standalone --nproc-per-node 2 --no-python ")
+    one = tiny_model()
+    rows = train(one, Pairs(39), program_cross_entropy, PARALLEL_SETTINGS, settings="", seed=1, work=tmp_path / "one")
+    made = [torch.load(tmp_path / f"made.{rank}") for rank in (0, 1)]
+    for each in made:
+        assert each["world"] == 2
+        assert each["said"] == "first"
+        torch.testing.assert_close(each["weights"], weights(one), rtol=1e-4, atol=1e-5)
+        for row, expected in zip(each["rows"], rows, strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+    assert done.stderr.count("step 12/12") == 1, "one process speaks"
+
+
+def test_slurm_tasks_are_not_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_NTASKS", "SLURM_NPROCS", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.setenv(name, "4")
+    train(tiny_model(), Pairs(), program_cross_entropy, settings(steps=2), settings="", seed=1, work=tmp_path)
+    assert training.world_size() == 1
+
+
+def launch(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """launch.sh with stand-ins for the commands it starts."""
+    answers = {
+        "torchrun": 'echo "torchrun threads=$OMP_NUM_THREADS"',
+        "srun": "echo srun",
+        "squeue": "echo 'gpu[07-08]'",
+        "scontrol": "case $1 in show) printf 'gpu07\\ngpu08\\n' ;; *) echo \"NodeName=$4 NodeAddr=10.0.0.7 NodeHostName=$4\" ;; esac",
+    }
+    for name, text in answers.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+    known = {"PATH": f"{folder}:/usr/bin:/bin"} | environment
+    return subprocess.run([LAUNCH, *words], env=known, capture_output=True, text=True, check=False)
+
+
+def test_launch_starts_one_process_per_device(tmp_path: Path) -> None:
+    for gpus in ("0", "1"):
+        done = launch(tmp_path, gpus, "1", "echo", "a b")
+        assert (done.stdout, done.stderr) == ("a b\n", ""), "no torchrun for one device"
+    done = launch(tmp_path, "4", "1", "coderl", "pretrain", "--config", '{"a": 1}', OMP_NUM_THREADS="8")
+    assert done.stderr == "+ torchrun --standalone --nproc-per-node 4 --no-python coderl pretrain --config '{\"a\": 1}'\n"
+    assert done.stdout == "torchrun threads=2\n"
+    done = launch(tmp_path, "8", "2", "coderl", "pretrain", SLURM_JOB_ID="20012")
+    assert done.stderr == (
+        "+ srun --nodes 2 --ntasks 2 --ntasks-per-node 1 torchrun --nnodes 2 --nproc-per-node 4 --rdzv-id 20012"
+        " --rdzv-backend c10d --rdzv-endpoint 10.0.0.7:20012 --no-python coderl pretrain\n"
+    )
+    assert "3 GPUs cannot be spread evenly over 2 nodes" in launch(tmp_path, "3", "2", "coderl", SLURM_JOB_ID="1").stderr
+    assert "2 nodes without a Slurm job; use --profile slurm" in launch(tmp_path, "2", "2", "coderl").stderr
+
+
+def test_the_seal_of_a_model_names_its_content_and_not_its_hour(tmp_path: Path) -> None:
+    for weights in ("first", "second", "first"):
+        with model_folder(tmp_path / "model") as folder:
+            (folder / "weights").write_text(weights)
+            (folder / "weights").chmod(0o600)
+            (folder / "provenance.json").write_text(os.urandom(8).hex())
+        seal = (tmp_path / "model.sha256").read_text()
+        assert seal == f"{hashlib.sha256(weights.encode()).hexdigest()}  model/weights\n"
+        assert (tmp_path / "model/weights").stat().st_mode == (tmp_path / "model.sha256").stat().st_mode, "others may read it too"

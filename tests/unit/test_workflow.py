@@ -71,7 +71,7 @@ def test_one_stage_one_word(jobs: list[dict[str, Any]]) -> None:
         "the mini run goes through every rule, smoke through this one too"
     )
     dvc = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert {re.match(r"[a-z_]+", name).group() for name in dvc} == set(RULES) - {"evaluate_set"}  # type: ignore[union-attr]
+    assert {re.match(r"[a-z_]+", name).group() for name in dvc} == {*RULES, "dvc_yaml"} - {"evaluate_set"}  # type: ignore[union-attr]
     for job in jobs:
         run = [] if job["rule"] == "collect" else ["mini"]
         folder = "/".join(["logs", *run, job["rule"]])
@@ -100,6 +100,43 @@ def test_the_source_files_of_a_stage_are_inputs(jobs: list[dict[str, Any]]) -> N
         assert listed == {str(path) for path in code_files(job["rule"], Path("src"))}
         # None is so big that Snakemake would look at its time stamp in place of its content.
         assert all((ROOT / path).stat().st_size < 1_000_000 for path in listed)
+
+
+TRAINED = ("pretrain", "warm_start", "train_critic", "score", "train_repair", "rl_finetune")
+
+
+def test_nothing_of_the_test_set_reaches_a_model(jobs: list[dict[str, Any]]) -> None:
+    """No training job has a file of the test set among its inputs or theirs, but for the corpus, which only drops files by it.
+
+    So no test problem, program or outcome takes part in training, in choosing a checkpoint or variant, or in the critic. The
+    critics' metrics are of train problems that are held out (train_critic.validation_share).
+    """
+    maker = {path: job for job in jobs for path in job["output"]}
+
+    def ancestors(path: str) -> set[str]:
+        seen: set[str] = set()
+        left = [path]
+        while left:
+            job = maker.get(left.pop())
+            if job is None or job["rule"] == "corpus":
+                continue
+            fresh = [each for each in job["input"] if each not in seen]
+            seen.update(fresh)
+            left += fresh
+        return seen
+
+    made = [path for job in jobs if job["rule"] in TRAINED for path in job["output"]]
+    assert len(made) >= len(TRAINED)
+    for path in made:
+        touched = {each for each in ancestors(path) if re.search(r"(?<![a-z])test(?![a-z_])", each)}
+        assert not touched, f"{path} is made from {sorted(touched)}"
+    (corpus,) = [job for job in jobs if job["rule"] == "corpus"]
+    assert [each for each in corpus["input"] if each.startswith("results/")] == ["results/mini/problems/test.parquet"]
+    assert "--decontaminate results/mini/problems/test.parquet" in corpus["shell"]
+    # Critical sampling sees test problems, and takes their example tests alone.
+    for job in jobs:
+        if job["rule"] == "critical_sample":
+            assert not any("/outcomes/" in each for each in job["input"])
 
 
 def test_a_critic_a_policy_and_a_table_read_what_they_should(jobs: list[dict[str, Any]]) -> None:
@@ -156,11 +193,12 @@ def dvc() -> dict[str, Any]:
 
 
 def test_dvc_stages_cover_the_plan_and_keep_finished_work(jobs: list[dict[str, Any]], dvc: dict[str, Any]) -> None:
-    outs = [path for stage in dvc.values() for out in [*stage.get("outs", []), *stage.get("metrics", [])] for path in out]
+    outs = [path for stage in dvc.values() for path in [*stage.get("outs", []), *stage.get("metrics", [])]]
+    assert all(isinstance(path, str) for path in outs), "with `persist: true` DVC would not look into its run cache"
     assert len(outs) == len(set(outs)), "an output belongs to one stage"
     for job in jobs:
         (stage,) = [each for name, each in dvc.items() if job["output"][0] in each["cmd"].split()]
-        assert f"--allowed-rules {job['rule']} -- " in stage["cmd"]
+        assert stage["cmd"].startswith(f"snakemake --config 'runs=[mini]' --allowed-rules {job['rule']} -- ")
         code = {path for path in job["input"] if path.startswith("src/")}
         assert code <= set(stage["deps"]), "without its code, an engine would believe in an old result"
         assert any(str(RULES[job["rule"]].relative_to(ROOT)) == path for path in stage["deps"])
@@ -169,9 +207,73 @@ def test_dvc_stages_cover_the_plan_and_keep_finished_work(jobs: list[dict[str, A
         stated = yaml.safe_load((ROOT / "config/runs/mini.yaml").read_text(encoding="utf-8"))
         assert sections & set(stated) <= params or job["rule"] == "collect", "what reruns a job reruns its stage"
         assert not params - {*STAGES, "seed", "procedural"}
-    for stage in dvc.values():
-        for out in [*stage.get("outs", []), *stage.get("metrics", [])]:
-            assert all(options == {"persist": True} for options in out.values())
+        if "config_hash" in job["params"]:
+            assert params == set(stated) - {"description", "report"} | sections & set(stated), "whatever moves the hash reruns the stage"
+
+
+def test_dvc_draws_every_training_and_pass_at_k(jobs: list[dict[str, Any]]) -> None:
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    drawn = {path for plot in plots for content in plot.values() for path in content["y"]}
+    models = {job["output"][0] for job in jobs if job["output"][0].startswith("results/mini/models/")}
+    assert drawn == {"results/mini/pass_at_k.csv", *(f"{model}/training_log.csv" for model in models)}
+
+
+def test_the_seal_of_a_model_is_what_its_readers_compare(jobs: list[dict[str, Any]]) -> None:
+    folders = {path for job in jobs for path in job["output"] if not Path(path).suffix}
+    assert folders
+    for job in jobs:
+        read = folders & set(job["input"])
+        assert {f"{path}.sha256" for path in read} <= set(job["input"]), "of a folder Snakemake knows the time only"
+        assert {f"{path}.sha256" for path in folders & set(job["output"])} <= set(job["output"])
+
+
+def test_raw_inputs_are_inputs_in_both_engines(tmp_path: Path) -> None:
+    copy = copy_workflow(tmp_path)
+    (copy / "data/apps").mkdir(parents=True)
+    for name in ("data/apps/train.jsonl", "data/apps/test.jsonl", "data/more.jsonl"):
+        (copy / name).touch()
+    mine = "extends: mini\nproblems: {test: {benchmark: apps, source: data/apps}}\ncorpus: {sources: [procedural, data/more.jsonl]}\n"
+    (copy / "config/runs/mine.yaml").write_text(mine, encoding="utf-8")
+    found = {identity(job): job["input"] for job in plan(copy, ["mine"])}
+    assert {"data/apps/test.jsonl", "data/apps/train.jsonl"} <= set(found["problems/run=mine/set=test"])
+    assert not [path for path in found["problems/run=mine/set=train"] if path.startswith("data/")]
+    assert "data/more.jsonl" in found["corpus/run=mine"]
+    command = [sys.executable, "workflow/scripts/dvc_stages.py", "--runs", "mine"]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    stages = yaml.safe_load((copy / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert "data/apps" in stages["problems-mine"]["deps"]
+    assert "data/more.jsonl" in stages["corpus-mine"]["deps"]
+
+    # Many files: one hash, which `dvc add` writes, stands for them.
+    for number in range(1001):
+        (copy / f"data/apps/{number}.jsonl").touch()
+    planned = [sys.executable, "-m", "snakemake", "-n", "--config", "runs=[mine]", "--", "results/mine/problems/test.parquet"]
+    done = subprocess.run(planned, cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "run `dvc add data/apps`" in done.stdout + done.stderr
+    (copy / "data/apps.dvc").touch()
+    assert "data/apps.dvc" in {path for job in plan(copy, ["mine"]) for path in job["input"]}
+    shutil.rmtree(copy / "data/apps")
+    done = subprocess.run(planned, cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "run `dvc pull data/apps.dvc`" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config/runs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_no_two_sections_of_a_run_file_are_one(file: Path) -> None:
+    """`key: *name` would make `dvc exp run --set-param` of one key change the other, or be undone by it; `{<<: *name}` copies."""
+    seen: set[int] = set()
+    nodes = [yaml.compose(file.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.ScalarNode):
+            continue
+        assert id(node) not in seen, f"line {node.start_mark.line + 1} is used again by an alias"
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            nodes += [value for key, value in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        else:
+            nodes += node.value
 
 
 def test_dvc_reads_its_file(dvc: dict[str, Any]) -> None:

@@ -2,15 +2,18 @@
 import json
 import os
 import shlex
+import shutil
 import sys
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 try:
-    from coderl.config import ConfigError, WorkflowConfig, load_run, section_json, validate
+    from coderl.config import ConfigError, WorkflowConfig, load_run, read_yaml, section_json, validate
     from coderl.provenance import code_files, run_hash
+    from coderl.records import second_name
 except ImportError as error:
     raise WorkflowError(
         f"{error}. The workflow needs coderl in the environment of snakemake: "
@@ -20,8 +23,33 @@ except ImportError as error:
 # `coderl` in a command is the one beside the running interpreter, also when the environment was not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
+# Every finished output has a second name there, also those of a stage that was killed (records.keep).
+KEPT = Path("work/keep")
+os.environ.update(CODERL_KEEP=KEPT.as_posix())
+
 SOURCE = Path("src")
 PAPER_TABLES = ["1a", "1b", "2", "3", "4", "5", "_mbpp"]
+MANY = 1000  # files
+
+
+def put_back(stage):
+    """Bring back what DVC has deleted of a stage's outputs, so that finished jobs of a killed stage do not run again.
+
+    With their old time stamps and Snakemake's own record of how they were made: Snakemake decides which of them are stale.
+    """
+    for output in [*stage.get("outs", []), *stage.get("metrics", [])]:
+        kept = KEPT / output
+        for file in kept.rglob("*") if kept.is_dir() else [kept]:
+            target = file.relative_to(KEPT)
+            if file.is_file() and file.suffix != ".partial" and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                second_name(file, target)
+        if kept.is_dir():
+            shutil.copystat(kept, output)
+
+
+if workflow.is_main_process and os.environ.get("DVC_STAGE") and Path("dvc.yaml").exists():
+    put_back(read_yaml(Path("dvc.yaml"))["stages"].get(os.environ.get("DVC_STAGE"), {}))
 
 
 wildcard_constraints:
@@ -145,8 +173,60 @@ def code(stage):
     return [str(path) for path in code_files(stage, SOURCE)]
 
 
+def raw(*sources):
+    """The files of raw inputs that are here: an edit of one reruns what reads it. A hub id or "procedural" is no file.
+
+    A folder stands for its files, or, when it has many, for the hash that `dvc add` wrote beside it: looking at every file of a
+    corpus on each call would be slow.
+    """
+    found = []
+    for source in map(Path, sources):
+        tracked = source.with_name(f"{source.name}.dvc")
+        if source.is_file():
+            found.append(source.as_posix())
+        elif tracked.exists() and not source.exists():
+            raise WorkflowError(f"{source} is not here, but {tracked} is; run `dvc pull {tracked}`")
+        elif source.is_dir() and tracked.exists():
+            found.append(tracked.as_posix())
+        elif source.is_dir():
+            files = list(islice((path.as_posix() for path in source.rglob("*") if path.is_file()), MANY + 1))
+            if len(files) > MANY:
+                raise WorkflowError(
+                    f"{source} has more than {MANY} files; run `dvc add {source}`, so that one hash stands for them"
+                )
+            found += sorted(files)
+    return found
+
+
+def raw_problems(wildcards):
+    sets = run_config(wildcards.run).problems
+    source = chosen(wildcards.run, "problems", sets, wildcards.set).source
+    return raw(source) if source else []
+
+
+# What a job asks for. A cluster's account and partitions are in its profile.
+
+
 def threads_for(stage):
-    return WORKFLOW.threads.get(stage, 1)
+    return WORKFLOW.threads.get(stage, gpus_for(stage))
+
+
+def gpus_for(stage):
+    return WORKFLOW.gpus.get(stage, 1)
+
+
+def devices_for(stage):
+    """Resources of a trained stage; launch.sh starts as many processes as this gives GPUs."""
+    nodes = WORKFLOW.nodes.get(stage, 1)
+    devices = {"gpu": gpus_for(stage), "nodes": nodes}
+    if nodes > 1:  # the Slurm plugin leaves it to the command to start its tasks: here one per node
+        devices |= {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0, "cpus_per_task": -(-threads_for(stage) // nodes)}
+    return devices
+
+
+def growing(name, amount):
+    """Resource function: `amount` of mem_mb or runtime, twice at the second attempt and so on, up to config.yaml's limit."""
+    return lambda wildcards, attempt: min(amount * attempt, getattr(WORKFLOW.limits, name))
 
 
 def held_out_problems(wildcards):
@@ -157,8 +237,14 @@ def held_out_problems(wildcards):
     return [f"results/{wildcards.run}/problems/{name}.parquet" for name in held_out]
 
 
+def seals(*folders):
+    """The hashes of model folders, which decide whether what reads the models is stale; of no folder, none."""
+    return [f"{folder}.sha256" for folder in folders if folder]
+
+
 def base_model(stage):
-    """(input function, params function) of the model that `stage` starts from: this run's own one, or one from elsewhere."""
+    """Input functions (folder, seal) and params function of the model that `stage` starts from: this run's own one, or one
+    from elsewhere, whose files are raw inputs."""
 
     def own(wildcards):
         if getattr(run_config(wildcards.run), stage).base_model is not None:
@@ -168,10 +254,13 @@ def base_model(stage):
     def folder(wildcards):
         return own(wildcards) or []
 
+    def seal(wildcards):
+        return seals(own(wildcards)) or raw(name(wildcards))
+
     def name(wildcards):
         return own(wildcards) or getattr(run_config(wildcards.run), stage).base_model
 
-    return folder, name
+    return folder, seal, name
 
 
 def shard_names(run, model, set):
@@ -179,7 +268,7 @@ def shard_names(run, model, set):
     config = run_config(run)
     if model in ("reference", "empty"):
         n = 1
-    elif model.startswith("critical"):
+    elif Path(model).parts[0] == "critical":
         n = config.critical_sample.shards
     else:
         n = chosen(run, "sample.sets", config.sample.sets, set).shards
@@ -221,6 +310,11 @@ def values_critic(wildcards):
     return f"results/{wildcards.run}/models/critic"
 
 
+def critical_policy(wildcards):
+    """The policy that critical sampling draws from."""
+    return f"results/{wildcards.run}/models/policy/{run_config(wildcards.run).critical_sample.policy}"
+
+
 def judged_samples(wildcards):
     """What one job of run_tests executes: one shard of programs, or nothing for reference and empty."""
     if wildcards.model in ("reference", "empty"):
@@ -260,12 +354,12 @@ def files_of_set(wildcards):
     return [path for files in programs for paths in files.values() for path in paths]
 
 
-def evaluate_memory(wildcards):
+def evaluate_memory(wildcards, attempt):
     """Programs of one model are in memory at a time: 2 kB each, of up to 5,000 problems."""
     config = run_config(wildcards.run)
     critical = 2.1 * config.critical_sample.batch * config.critical_sample.batches
     drawn = max(each.samples_per_problem for each in config.sample.sets.values())
-    return max(8000, int(12 * max(critical, drawn)))
+    return growing("mem_mb", max(8000, int(12 * max(critical, drawn))))(wildcards, attempt)
 
 
 def evaluate_section(wildcards):

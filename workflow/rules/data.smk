@@ -3,6 +3,7 @@
 
 rule problems:
     input:
+        raw=raw_problems,
         code=code("problems"),
     output:
         problems="results/{run}/problems/{set}.parquet",
@@ -13,8 +14,8 @@ rule problems:
     threads: threads_for("problems")
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
     params:
         problems=problems_section,
         procedural=section("procedural"),
@@ -28,6 +29,7 @@ rule problems:
 rule corpus:
     input:
         decontaminate=held_out_problems,
+        raw=lambda wildcards: raw(*run_config(wildcards.run).corpus.sources),
         code=code("corpus"),
     output:
         corpus="results/{run}/corpus/corpus.parquet",
@@ -39,8 +41,8 @@ rule corpus:
     threads: threads_for("corpus")
     resources:
         gpu=0,
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing("mem_mb", 16000),
+        runtime=growing("runtime", 240),
     params:
         corpus=section("corpus"),
         procedural=section("procedural"),

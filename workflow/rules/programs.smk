@@ -3,7 +3,8 @@
 
 rule sample:
     input:
-        model="results/{run}/models/{model}",
+        model=ancient("results/{run}/models/{model}"),
+        seal="results/{run}/models/{model}.sha256",
         problems="results/{run}/problems/{set}.parquet",
         code=code("sample"),
     output:
@@ -17,8 +18,8 @@ rule sample:
     threads: threads_for("sample")
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing("mem_mb", 16000),
+        runtime=growing("runtime", 240),
     params:
         sample=sample_section("{set}", shards="n"),
         seed=seed,
@@ -44,8 +45,8 @@ rule run_tests:
     threads: lambda wildcards: run_config(wildcards.run).run_tests.workers
     resources:
         gpu=0,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing("mem_mb", 8000),
+        runtime=growing("runtime", 240),
     params:
         run_tests=section("run_tests"),
         samples=lambda wildcards, input: input.samples or wildcards.model,
@@ -58,7 +59,8 @@ rule run_tests:
 
 rule score:
     input:
-        critic="results/{run}/models/critic",
+        critic=ancient("results/{run}/models/critic"),
+        seal="results/{run}/models/critic.sha256",
         problems="results/{run}/problems/{set}.parquet",
         samples=lambda wildcards: sample_shards(wildcards.run, "actor", wildcards.set),
         code=code("score"),
@@ -71,8 +73,8 @@ rule score:
     threads: threads_for("score")
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing("mem_mb", 16000),
+        runtime=growing("runtime", 240),
     params:
         score=section("score"),
     message:
@@ -84,9 +86,14 @@ rule score:
 
 rule critical_sample:
     input:
-        policy=lambda wildcards: f"results/{wildcards.run}/models/policy/{run_config(wildcards.run).critical_sample.policy}",
-        critic="results/{run}/models/binary_critic",
-        repair="results/{run}/models/repair",
+        policy=ancient(critical_policy),
+        critic=ancient("results/{run}/models/binary_critic"),
+        repair=ancient("results/{run}/models/repair"),
+        seals=lambda wildcards: [
+            *seals(critical_policy(wildcards)),
+            f"results/{wildcards.run}/models/binary_critic.sha256",
+            f"results/{wildcards.run}/models/repair.sha256",
+        ],
         problems="results/{run}/problems/{set}.parquet",
         code=code("critical_sample"),
     output:
@@ -100,8 +107,8 @@ rule critical_sample:
     threads: threads_for("critical_sample")
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=480,
+        mem_mb=growing("mem_mb", 16000),
+        runtime=growing("runtime", 480),
     params:
         critical_sample=critical_sample_section,
         sample=sample_section(),

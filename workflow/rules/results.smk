@@ -5,7 +5,8 @@ rule evaluate:
     input:
         problems=lambda wildcards: f"results/{wildcards.run}/problems/{run_config(wildcards.run).evaluate.problem_set}.parquet",
         programs=evaluated_files,
-        critic="results/{run}/models/critic",
+        critic=ancient("results/{run}/models/critic"),
+        seal="results/{run}/models/critic.sha256",
         code=code("evaluate"),
     output:
         table=report("results/{run}/apps_eval.csv", caption="../report/apps_eval.rst", category="Results"),
@@ -13,6 +14,7 @@ rule evaluate:
         metrics="results/{run}/metrics.json",
         per_problem="results/{run}/per_problem.parquet",
         provenance="results/{run}/apps_eval.csv.provenance.json",
+        pass_at_k="results/{run}/pass_at_k.csv",
     log:
         "logs/{run}/evaluate/evaluate.log",
     benchmark:
@@ -21,7 +23,7 @@ rule evaluate:
     resources:
         gpu=0,
         mem_mb=evaluate_memory,
-        runtime=60,
+        runtime=growing("runtime", 60),
     params:
         evaluate=evaluate_section,
         critical_sample=section("critical_sample"),
@@ -34,7 +36,8 @@ rule evaluate:
         "coderl evaluate --run {wildcards.run} --problems {input.problems} --programs {params.programs:q}"
         " --critic-metrics {input.critic}/metrics.json --critical-sample-config {params.critical_sample:q}"
         " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table}"
-        " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem} > {log} 2>&1"
+        " --differences {output.differences} --metrics {output.metrics} --per-problem {output.per_problem}"
+        " --pass-at-k {output.pass_at_k} > {log} 2>&1"
 
 
 # Further problem sets, each with a table of its own: MBPP zero-shot, the ablations.
@@ -55,7 +58,7 @@ rule evaluate_set:
     resources:
         gpu=0,
         mem_mb=evaluate_memory,
-        runtime=60,
+        runtime=growing("runtime", 60),
     params:
         evaluate=evaluate_section_of_set,
         programs=lambda wildcards: json.dumps(programs_of_set(wildcards), separators=(",", ":")),
@@ -83,8 +86,8 @@ rule tables:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
     params:
         others=lambda wildcards: json.dumps(tables_of_others(wildcards), separators=(",", ":")),
     message:
@@ -110,8 +113,8 @@ rule collect:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
     params:
         evaluate=section_json(run_config(ACTIVE_RUNS[0]).evaluate),
     message:
@@ -127,7 +130,8 @@ rule report:
         differences="results/{run}/differences.csv",
         problems=lambda wildcards: f"results/{wildcards.run}/problems/{run_config(wildcards.run).evaluate.problem_set}.parquet",
         programs=evaluated_files,
-        models=lambda wildcards: list(trained_models(wildcards).values()),
+        models=ancient(lambda wildcards: list(trained_models(wildcards).values())),
+        seals=lambda wildcards: seals(*trained_models(wildcards).values()),
         corpus=corpus_statistics,
         code=code("report"),
     output:
@@ -139,8 +143,8 @@ rule report:
     threads: threads_for("report")
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
     params:
         report=section("report"),
         critical_sample=section("critical_sample"),

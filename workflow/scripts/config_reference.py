@@ -65,9 +65,10 @@ def reference() -> str:
             for inner in models_in(field.annotation):
                 visit(inner)
 
+    visit(WorkflowConfig)
     visit(RunConfig)
-    parts = [f"### config.yaml\n\n{table(WorkflowConfig)}", f"### runs/&lt;run&gt;.yaml\n\n{table(RunConfig)}"]
-    parts += [f"### {model.__name__}\n\n{table(model)}" for model in order[1:]]
+    titles: dict[type[BaseModel], str] = {WorkflowConfig: "config.yaml", RunConfig: "runs/&lt;run&gt;.yaml"}
+    parts = [f"### {titles.get(model, model.__name__)}\n\n{table(model)}" for model in order]
     return "\n".join(parts)
 
 

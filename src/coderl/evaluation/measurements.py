@@ -5,14 +5,18 @@ Decodings, that is which programs of a model count and what they cost (docs/tabl
 - `all`: the plain samples. `greedy`: the one greedy program.
 - `filtered`: the first k plain samples, of which those that pass the example tests are submitted.
 - `final_set`: what critical sampling returns (S' of spec 7.1); its `filtered` is taken from P and S' together (spec 7.4).
+- `<any of the filtered ones>_agreement`: as that one, but the programs submitted are those of the largest groups of equal
+  behaviour, not drawn (run_tests.behaviour_inputs).
 - `filtered_first_round`, `filtered_equal_programs`, `filtered_equal_tokens`: plain samples of the same policy, cut per
   problem where critical sampling's first round, all its programs, or all its tokens end (spec 7.5).
+- `filtered_equal_total`: as many plain samples for every problem, the fewest that cost at least all tokens of critical sampling
+  over all problems: what the same compute gives without deciding where it goes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +24,7 @@ from coderl.evaluation.estimators import Booleans, Floats, Integers, n_at_k, pas
 from coderl.evaluation.programs import NOT_RUN, PASSED, Programs
 from coderl.records import OUTCOMES
 
-EQUAL_BUDGETS: tuple[str, ...] = ("filtered_first_round", "filtered_equal_programs", "filtered_equal_tokens")
+EQUAL_BUDGETS: tuple[str, ...] = ("filtered_first_round", "filtered_equal_programs", "filtered_equal_tokens", "filtered_equal_total")
 
 CHECKER_METRICS: tuple[str, ...] = ("checker_disagreement", "legacy_pass@1", "strict_pass@1")
 """What the choice of the checker changes, on the programs that both have judged."""
@@ -28,7 +32,10 @@ CHECKER_METRICS: tuple[str, ...] = ("checker_disagreement", "legacy_pass@1", "st
 RATES: tuple[str, ...] = ("hidden_", "example_", "checker_", "legacy_", "strict_")
 """Beginnings of the metrics that describe programs; the others are results, which are compared and kept per problem."""
 
-LATER_STAGES: tuple[str, ...] = ("repair", "refine")
+AGREEMENT = "agreement"
+"""Behind the name of a filtered decoding: of the programs that the filter leaves, which are submitted is decided by agreement."""
+
+LATER_STAGES: tuple[str, ...] = ("resample", "repair", "refine")
 """Stages after the first round: a program is at most this many steps away from the one it descends from there."""
 
 
@@ -110,6 +117,38 @@ def _filtered(
     return Measurement(model, decoding, metric, values, spent, tokens, filled, note)
 
 
+def _agreed(measured: Measurement, pool: Programs, n: int, rest: Booleans | None = None) -> list[Measurement]:
+    """`measured` again, but for which n programs are submitted: by agreement in place of by chance (spec 10.5).
+
+    Of the programs that pass the example tests those with equal behaviour are a group. One of each group is submitted (its
+    first), the largest group first and of equal ones the earlier, then a second of each, and so on. Places that are left are
+    filled as in `measured`, by the expectation over chance. Nothing where no behaviour is known.
+    """
+    if not (pool.behaviour >= 0).any():
+        return []
+    kept = pool.example == PASSED
+    fill = ~kept if rest is None else ~kept & rest
+    right = pool.hidden == PASSED
+    values = measured.values.copy()
+    groups: dict[int, dict[int, list[int]]] = {}
+    for position in np.flatnonzero(kept):
+        own = groups.setdefault(int(pool.problem[position]), {})
+        # A program without a known behaviour agrees with no other.
+        own.setdefault(int(pool.behaviour[position]) if pool.behaviour[position] >= 0 else -2 - int(position), []).append(int(position))
+    for problem, own in groups.items():
+        ordered = sorted(own.values(), key=lambda group: (-len(group), group[0]))
+        depth = max(map(len, ordered))
+        submitted = [group[place] for place in range(depth) for group in ordered if place < len(group)][:n]
+        if len(submitted) == n:
+            values[problem] = float(right[submitted].any())
+        elif right[submitted].any():
+            values[problem] = 1.0
+        else:
+            others = np.flatnonzero(fill & (pool.problem == problem))
+            values[problem] = pass_at_k([len(others)], [int(right[others].sum())], n - len(submitted))[0]
+    return [replace(measured, decoding=f"{measured.decoding}_{AGREEMENT}", values=values)]
+
+
 def _checkers(model: str, programs: Programs) -> list[Measurement]:
     """Both verdicts on the programs that the legacy checker judged as well; nothing where there are none.
 
@@ -148,17 +187,20 @@ def measure_plain(model: str, programs: Programs, pass_at: Sequence[int], n_at: 
         for n, k in n_at:
             counts = sampled.count()
             pass_at_k(counts, np.zeros_like(counts), k)  # refuses k > n with the message that names both
-            measured.append(_filtered(model, "filtered", f"{n}@{k}", sampled.select(sampled.rank < k), n))
+            pool = sampled.select(sampled.rank < k)
+            chance = _filtered(model, "filtered", f"{n}@{k}", pool, n)
+            measured += [chance, *_agreed(chance, pool, n)]
     return measured
 
 
 def final_set(programs: Programs, batch: int) -> Booleans:
-    """Mask [N] of S' (spec 7.1): per problem and batch the refined programs; if none, the repaired; if none, the first round.
+    """Mask [N] of S' (spec 7.1): per problem and batch the refined programs; if none, the repaired; if none, the first round and
+    whatever was resampled.
 
     A later program belongs to the batch of the first-round program it descends from.
     """
     first = programs.of_kind("sample")
-    stage = np.where(first, 0, np.where(programs.of_kind("repair"), 1, 2))
+    stage = np.where(first | programs.of_kind("resample"), 0, np.where(programs.of_kind("repair"), 1, 2))
     ordinal = np.cumsum(first) - 1
     starts = np.full(programs.problems, len(programs))
     np.minimum.at(starts, programs.problem, np.arange(len(programs)))
@@ -201,11 +243,10 @@ def measure_critical(
         repaired, passing = programs.count(programs.of_kind("repair")) > 0, programs.count(programs.example == PASSED) > 0
         unsolved = int((repaired & ~passing).sum())
         note = f"no repaired program passes the example tests either on {unsolved} of {programs.problems} problems" if unsolved else ""
-        measured += [
-            _filtered(model, "filtered", f"{n}@budget", programs, n, rest=final, note=note)
-            for n in sorted({n for n, _ in n_at})
-            if chosen.count().min() >= n
-        ]
+        for n in sorted({n for n, _ in n_at}):
+            if chosen.count().min() >= n:
+                chance = _filtered(model, "filtered", f"{n}@budget", programs, n, rest=final, note=note)
+                measured += [chance, *_agreed(chance, programs, n, final)]
     measured.append(_solved(model, "filtered", programs))
     return measured
 
@@ -228,9 +269,15 @@ def measure_equal_budget(model: str, plain: Programs, critical: Programs, n_at: 
     available = sampled.count()
     measured: list[Measurement] = []
     for decoding in EQUAL_BUDGETS:
-        if decoding == "filtered_equal_tokens":
-            if np.isnan(pool_tokens).any() or np.isnan(sampled.tokens).any():
-                continue
+        counts_tokens = decoding in ("filtered_equal_tokens", "filtered_equal_total")
+        if counts_tokens and (np.isnan(pool_tokens).any() or np.isnan(sampled.tokens).any()):
+            continue
+        if decoding == "filtered_equal_total":
+            per_rank = np.bincount(sampled.rank, weights=sampled.tokens)
+            count = 1 + int(np.searchsorted(np.cumsum(per_rank), pool_tokens.sum()))
+            chosen = sampled.rank < count
+            short = available < count
+        elif decoding == "filtered_equal_tokens":
             chosen = sampled.tokens_before < pool_tokens[sampled.problem]
             short = sampled.total(sampled.tokens) < pool_tokens
         else:
@@ -243,6 +290,7 @@ def measure_equal_budget(model: str, plain: Programs, critical: Programs, n_at: 
             smallest = int(pool.count().min())
             for n in sorted({n for n, _ in n_at}):
                 if n <= smallest:
-                    measured.append(_filtered(model, decoding, f"{n}@budget", pool, n, note=note))
+                    chance = _filtered(model, decoding, f"{n}@budget", pool, n, note=note)
+                    measured += [chance, *_agreed(chance, pool, n)]
         measured.append(_solved(model, decoding, pool, note))
     return measured

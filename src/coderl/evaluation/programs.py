@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from coderl.evaluation.estimators import Booleans, Floats, Integers
 from coderl.problems import Problem
 from coderl.records import OUTCOMES, DataError, parse_json, read_outcomes, read_samples
 
-KINDS: tuple[str, ...] = ("sample", "greedy", "refine", "repair", "reference", "empty")
+KINDS: tuple[str, ...] = ("sample", "greedy", "refine", "repair", "reference", "empty", "resample")
 PASSED = OUTCOMES.index("passed_test")
 NOT_RUN = -1
 """Outcome of a program on a suite that its problem does not have."""
@@ -77,6 +77,7 @@ class Programs:
     (spec 4.1), NOT_RUN where the problem has no example tests; the shares are of passed tests. `limit_changed` is 1 where
     the shortened time limit had given another hidden outcome than the full one, 0 where the same, NaN where only one was tried. `legacy`
     are the legacy checker's outcomes on the hidden tests, NOT_RUN where it was not asked (run_tests.legacy_samples).
+    `behaviour` numbers what programs answer on made inputs (run_tests.behaviour_inputs), -1 where that is not known.
     """
 
     problems: int
@@ -91,13 +92,14 @@ class Programs:
     example_share: Floats
     limit_changed: Floats
     legacy: NDArray[np.int8]
+    behaviour: Integers
 
     def __len__(self) -> int:
         return len(self.problem)
 
     def select(self, mask: Booleans) -> Programs:
         """The programs where `mask` [N] holds (parents are not renumbered and are dropped)."""
-        names = ("problem", "sample_id", "kind", "tokens", "hidden", "hidden_share", "example", "example_share", "limit_changed", "legacy")
+        names = [each.name for each in fields(self) if each.name not in ("problems", "parent")]
         return replace(self, parent=np.full(int(mask.sum()), -1), **{name: getattr(self, name)[mask] for name in names})
 
     def of_kind(self, *kinds: str) -> Booleans:
@@ -173,6 +175,8 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
     shares: dict[str, Floats] = {}
     limit_changed = np.full(len(place), np.nan)
     legacy = np.full(len(place), NOT_RUN, dtype=np.int8)
+    behaviour = np.full(len(place), -1, dtype=np.int64)
+    numbers: dict[str, int] = {}
     for suite, paths in (("hidden", files.hidden), ("example", files.example)):
         outcome, share = np.full(len(place), NOT_RUN, dtype=np.int8), np.full(len(place), np.nan)
         read_from: dict[int, Path] = {}
@@ -200,6 +204,8 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
                     limit_changed[position] = row.limit_changed_outcome
                 if suite == "hidden" and row.legacy_outcome is not None:
                     legacy[position] = OUTCOMES.index(row.legacy_outcome)
+                if suite == "example" and row.behaviour is not None:
+                    behaviour[position] = numbers.setdefault(row.behaviour, len(numbers))
         outcomes[suite], shares[suite] = outcome, share
     if not place:
         raise DataError(f"{name}: no programs in {', '.join(map(str, files.samples or files.hidden))}; make the files again")
@@ -221,6 +227,7 @@ def read_programs(name: str, files: ProgramFiles, problems: Sequence[Problem]) -
         example_share=shares["example"][order],
         limit_changed=limit_changed[order],
         legacy=legacy[order],
+        behaviour=behaviour[order],
     )
     _check_complete(name, files, programs, problems)
     return programs

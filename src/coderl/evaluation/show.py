@@ -12,15 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from coderl.config import ConfigError
-from coderl.evaluation.measurements import CHECKER_METRICS, EQUAL_BUDGETS, RATES
+from coderl.evaluation.measurements import AGREEMENT, CHECKER_METRICS, EQUAL_BUDGETS, RATES
 from coderl.evaluation.tables import DIFFERENCE_COLUMNS, POOLED_COLUMNS, Row, read_table
 
 BUDGET_LABELS: dict[str, str] = {
     "filtered_first_round": "plain, first round only",
     "filtered_equal_programs": "plain, equal programs",
     "filtered_equal_tokens": "plain, equal tokens",
+    "filtered_equal_total": "plain, equal total tokens",
     "filtered": "critical sampling",
 }
+BUDGET_LABELS |= {f"{name}_{AGREEMENT}": f"{label}, by agreement" for name, label in BUDGET_LABELS.items()}
 PIPE_WIDTH = 200
 """A pipe or a log has no width of its own: wide enough that no line is folded."""
 
@@ -74,6 +76,11 @@ def is_budget(row: Row) -> bool:
     return row["metric"].endswith("@budget")
 
 
+def is_main(row: Row) -> bool:
+    """True for a result of the main table: no budgets, no greedy programs, submission by chance as in the paper."""
+    return is_result(row) and not is_budget(row) and row["decoding"] != "greedy" and not row["decoding"].endswith(AGREEMENT)
+
+
 def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row]) -> None:
     results = [row for row in rows if is_result(row)]
     if not results:
@@ -85,9 +92,13 @@ def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row])
         f"seed {first['seed']}; percent, interval over problems",
         style="bold",
     )
-    main = [row for row in results if not is_budget(row) and row["decoding"] != "greedy"]
+    main = [row for row in results if is_main(row)]
     console.print(_pivot(main, lambda row: row["model"], lambda row: _value(row, console)))
-    budget = [row for row in results if is_budget(row) and (row["decoding"] in EQUAL_BUDGETS or row["model"] == "critical_sampling")]
+    budget = [
+        row
+        for row in results
+        if is_budget(row) and (row["decoding"].removesuffix(f"_{AGREEMENT}") in EQUAL_BUDGETS or row["model"] == "critical_sampling")
+    ]
     if any(row["model"] == "critical_sampling" for row in budget):
         console.print("Critical sampling beside plain samples of the same policy at its budget, filtered by example tests", style="bold")
         console.print(_pivot(budget, lambda row: BUDGET_LABELS[row["decoding"]], lambda row: _value(row, console), cost=True))
@@ -135,7 +146,7 @@ def _value(row: Row, console: Console) -> Text:
 
 def _print_means(console: Console, runs: Sequence[str], rows: Sequence[Row]) -> None:
     """Mean over seeds with the value of every seed."""
-    main = [row for row in rows if is_result(row) and not is_budget(row) and row["decoding"] != "greedy"]
+    main = [row for row in rows if is_main(row)]
 
     def cell(row: Row) -> Text:
         values = [float(r["value"]) for r in main if (r["model"], r["metric"]) == (row["model"], row["metric"]) and r["value"]]
@@ -165,14 +176,15 @@ def _print_differences(console: Console, rows: Sequence[Row]) -> None:
     for owner in dict.fromkeys(owners):
         if len(set(owners)) > 1:
             console.print(owner, style="bold")
-        mine = [row for row, name in zip(rows, owners, strict=True) if name == owner and row["decoding"] != "greedy"]
+        mine = [row for row, name in zip(rows, owners, strict=True) if name == owner and (is_main(row) or is_budget(row))]
         for budget in (False, True):
             if chosen := [row for row in mine if is_budget(row) == budget]:
                 console.print(_pivot(chosen, lambda row: _difference_label(row, console), lambda row: _difference(row, console)))
 
 
 def _difference_label(row: Row, console: Console) -> str:
-    text = f"critical sampling - {BUDGET_LABELS[row['baseline_decoding']]}" if is_budget(row) else row["comparison"]
+    ours, theirs = (BUDGET_LABELS.get(row[name], row[name]) for name in ("decoding", "baseline_decoding"))
+    text = f"{ours} - {theirs}" if is_budget(row) else row["comparison"]
     return text.replace(" - ", "\n- ") if console.is_terminal else text
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from coderl.config import DIFFICULTIES, ConfigError, CriticalSampleConfig, EvaluateConfig
 from coderl.evaluation.estimators import Floats, Integers, bootstrap_intervals, means
 from coderl.evaluation.measurements import (
+    AGREEMENT,
     EQUAL_BUDGETS,
     RATES,
     Measurement,
@@ -71,6 +72,7 @@ def evaluate(
     differences: Path | None = None,
     metrics: Path | None = None,
     per_problem: Path | None = None,
+    pass_at_k: Path | None = None,
 ) -> None:
     """Measure every model on one problem set (spec 8) and write the run's tables.
 
@@ -87,6 +89,7 @@ def evaluate(
         differences: paired differences with intervals, CSV; null = not written.
         metrics: nested JSON for DVC: model -> metric -> percent, over all problems; null = not written.
         per_problem: parquet with the value of every metric for every problem, for joint intervals over several seeds; null = not written.
+        pass_at_k: CSV for plots: one row per k, one column per model, percent over all problems; null = not written.
 
     Raises:
         DataError: a file that cannot be used, a missing shard, zero executed tests, k larger than the number of programs.
@@ -114,6 +117,8 @@ def evaluate(
         _write_per_problem(per_problem, run, seed, kept, measured)
     if metrics is not None:
         _write_metrics(metrics, rows)
+    if pass_at_k is not None:
+        _write_pass_at_k(pass_at_k, rows)
     write_table(output, COLUMNS, rows)
     log.info("%s: %d rows on %d problems", output, len(rows), len(kept))
 
@@ -237,6 +242,13 @@ def _pairs(
             for model, decoding, metric in measured:
                 if model == "critical_sampling" and decoding == "filtered" and (policy, budget, metric) in measured:
                     pairs.append(((model, decoding, metric), (policy, budget, metric)))
+                # With the same way of submission on both sides, and against plain sampling with its own.
+                if model == "critical_sampling" and decoding == f"filtered_{AGREEMENT}":
+                    pairs += [
+                        ((model, decoding, metric), (policy, plain, metric))
+                        for plain in (f"{budget}_{AGREEMENT}", budget)
+                        if (policy, plain, metric) in measured
+                    ]
     return list(dict.fromkeys(pairs))
 
 
@@ -360,3 +372,14 @@ def _write_metrics(path: Path, rows: Sequence[Row]) -> None:
             nested.setdefault(row["model"], {})[key] = float(row["value"])
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(nested, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_pass_at_k(path: Path, rows: Sequence[Row]) -> None:
+    """The plain pass@k of the table, over all problems, in the wide form that plots want; empty where a model has no such k."""
+    curves: dict[int, dict[str, str]] = {}
+    for row in rows:
+        k = row["metric"].removeprefix("pass@")
+        if row["difficulty"] == "all" and row["decoding"] in ("all", "final_set") and row["metric"] != k and k.isdigit():
+            curves.setdefault(int(k), {})[row["model"]] = row["value"]
+    models = dict.fromkeys(model for curve in curves.values() for model in curve)
+    write_table(path, ("k", *models), [{"k": str(k), **dict.fromkeys(models, ""), **curves[k]} for k in sorted(curves)])

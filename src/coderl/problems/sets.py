@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from coderl.config import ConfigError, ProblemSetConfig, ProceduralConfig
-from coderl.problems.problem import Problem, write_problems
+from coderl.config import ConfigError, ProblemPart, ProblemSetConfig, ProceduralConfig
+from coderl.problems.problem import AssertTests, Problem, write_problems
 from coderl.problems.procedural import ProceduralBenchmark
 from coderl.problems.readers import READERS, read
 from coderl.problems.sources import Findings
 from coderl.records import DataError
 from coderl.seeds import derived_seed
+
+LOG = logging.getLogger(__name__)
 
 
 def make_problem_set(
@@ -32,15 +36,17 @@ def make_problem_set(
     already: the first ones are kept, and every prefix has the configured shares of difficulties. What was wrong with a source is logged
     and, with `findings`, written there in full (JSON).
 
+    With `config.parts` these are read instead, one after the other.
+
     Raises:
         ConfigError: a key that is missing or does not fit the benchmark.
         DataError: unknown benchmark, unusable source (file, row and column are named), or no problem in it.
     """
-    if benchmark == "procedural":
+    if not config.parts and benchmark == "procedural":
         problems = _generated(source, split, config, procedural)
-    elif benchmark in READERS:
+    elif config.parts or benchmark in READERS:
         met = Findings(config.skip_bad_rows)
-        problems = _read(benchmark, source, split, config, met)
+        problems = _joined(config.parts, output, met) if config.parts else _read(benchmark, source, split, config, met)
         met.log()
         if findings is not None:
             met.write(findings)
@@ -61,14 +67,43 @@ def _generated(source: str | None, split: str, config: ProblemSetConfig, procedu
     return [_stripped(item.problem, keep=_within(index, config.with_solutions)) for index, item in enumerate(drawn)]
 
 
-def _read(benchmark: str, source: str | None, split: str, config: ProblemSetConfig, findings: Findings) -> list[Problem]:
+def _joined(parts: Sequence[ProblemPart], output: Path, findings: Findings) -> list[Problem]:
+    """The problems of several benchmarks, one after the other."""
+    problems: list[Problem] = []
+    for part in parts:
+        found = _read(part.benchmark, part.source, part.split, part, findings)
+        if not found:
+            raise DataError(f"{part.source}: no problem of split {part.split!r} in it; give a split that it has, or leave the part out")
+        LOG.info("%s: %d problems of %s, %s", output, len(found), part.benchmark, part.split)
+        problems += found
+    return problems
+
+
+def _with_shown_asserts(problem: Problem, count: int | None) -> Problem:
+    """The problem with `count` asserts in its statement, which are its example tests; the hidden tests stay all of them.
+
+    Raises:
+        ConfigError: a statement that does not end in its asserts.
+    """
+    if count is None:
+        return problem
+    tests = problem.hidden_tests
+    end = "\n".join(tests.asserts) if isinstance(tests, AssertTests) else ""
+    if not isinstance(tests, AssertTests) or not problem.question.endswith(end):
+        raise ConfigError(f"key 'shown_asserts': the statement of {problem.task_id} does not end in its asserts; it is for benchmark mbpp")
+    shown = tests.asserts[:count]
+    question = problem.question.removesuffix(end) + "\n".join(shown)
+    return replace(problem, question=question, example_tests=AssertTests(shown, tests.setup))
+
+
+def _read(benchmark: str, source: str | None, split: str, config: ProblemPart, findings: Findings) -> list[Problem]:
     if source is None:
         raise ConfigError(f"key 'source' is missing: benchmark {benchmark!r} is read from a file, a folder or a data set of the hub")
     problems = list(read(benchmark, source, split, findings))
     order = sorted(range(len(problems)), key=lambda i: derived_seed(0, "problem order", problems[i].task_id))
     rank = {index: position for position, index in enumerate(order)}
     return [
-        _stripped(problem, keep=_within(rank[index], config.with_solutions))
+        _with_shown_asserts(_stripped(problem, keep=_within(rank[index], config.with_solutions)), config.shown_asserts)
         for index, problem in enumerate(problems)
         if _within(rank[index], config.size)
     ]

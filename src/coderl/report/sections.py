@@ -260,7 +260,9 @@ def critic(rows: Sequence[Row]) -> str:
 def program_card(example: Example, *, is_open: bool) -> str:
     """One program with statement, outcomes and error."""
     hidden, sample = example.hidden, example.sample
-    origin = {"sample": "sampled", "greedy": "greedy", "refine": "refined", "repair": "repaired"}.get(sample.kind, sample.kind)
+    origin = {"sample": "sampled", "greedy": "greedy", "refine": "refined", "repair": "repaired", "resample": "sampled later"}.get(
+        sample.kind, sample.kind
+    )
     suites = [("hidden tests", hidden), *([("example tests", example.example)] if example.example else [])]
     badges = " ".join(
         f'<span class="badge {text(row.outcome)}">{suite}: {OUTCOME_LABELS[row.outcome]} ({row.n_passed}/{row.n_tests})</span>'

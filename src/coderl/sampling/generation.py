@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from coderl.config import DecodingConfig
+from coderl.problems.prompts import continues_prompt
 from coderl.records import DataError
 from coderl.sampling.decoder import CausalBatch, EncoderDecoderBatch
 
@@ -46,7 +47,8 @@ class Generated:
     """One program: `tokens` with prefix and end token, `text` exactly as decoded without special tokens.
 
     log_likelihood: sum of log p(token) over the new tokens, end token included, at temperature 1 and over the whole
-    vocabulary (natural logarithm). n_tokens: number of new tokens. finished: False = cut at the length limit.
+    vocabulary (natural logarithm). n_tokens: number of new tokens. finished: False = cut at the length limit. With
+    `decoding.stop` the tokens go up to the first one with which a stop text is whole; `text` ends before it.
     """
 
     tokens: list[int]
@@ -126,7 +128,8 @@ class _Rows:
     """All programs of a call, R rows of up to L tokens, on the model's device.
 
     tokens [R, L]; length [R] counts them; known [R] is the length of the prefix; shift [R] is the difference between a
-    row's token index and the batch's step; log_likelihood [R] float64; done, finished and greedy [R] bool; uniform [R, L].
+    row's token index and the batch's step; log_likelihood [R, L] float64, of each token; done, finished and greedy [R] bool;
+    uniform [R, L].
     """
 
     tokens: Tensor
@@ -153,7 +156,7 @@ def _make_rows(seeds: list[int | None], prefixes: list[list[int]], shift: list[i
         length=known.clone(),
         known=known,
         shift=torch.tensor(shift, device=device),
-        log_likelihood=torch.zeros(len(seeds), dtype=torch.float64, device=device),
+        log_likelihood=torch.zeros((len(seeds), limit), dtype=torch.float64, device=device),
         done=known >= limit,
         finished=torch.zeros(len(seeds), dtype=torch.bool, device=device),
         greedy=torch.tensor([seed is None for seed in seeds], device=device),
@@ -176,7 +179,7 @@ def _advance(rows: _Rows, active: Tensor, step: int, logits: Tensor, decoding: D
     chosen = (logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(-1)).double()
     ids = torch.where(live, ids, rows.tokens[active, place])
     rows.tokens[active, place] = ids
-    rows.log_likelihood[active] += torch.where(live, chosen, 0.0)
+    rows.log_likelihood[active, place] = torch.where(live, chosen, rows.log_likelihood[active, place])
     rows.length[active] += live
     ended = live & (ids == end)
     if start == end:  # many causal models: the first token opens the program
@@ -208,10 +211,10 @@ def generate(
 ) -> list[Generated]:
     """Draw len(seeds) programs for every request; all of them are one batch and in memory at once.
 
-    Decoding stops at the tokenizer's end token or when a program has max_target_tokens tokens, prefix and end included. A
-    prefix that long comes back as it is. Where start and end token are one, a program's first token does not end it. In an
-    encoder-decoder a program follows the decoder's start token, in a causal model the prompt. The model is in evaluation
-    mode during the call.
+    Decoding stops at the tokenizer's end token, at a text of decoding.stop, or when a program has max_target_tokens tokens,
+    prefix and end included. A prefix that long comes back as it is. Where start and end token are one and programs open with
+    it, a program's first token does not end it. In an encoder-decoder a program follows the decoder's start token, in a causal
+    model the prompt. The model is in evaluation mode during the call.
 
     Returns:
         The programs in the order of requests and seeds.
@@ -227,18 +230,81 @@ def generate(
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
     if end is None:
         raise DataError("the tokenizer has no end token (eos_token); set it in tokenizer_config.json")
+    start = None if continues_prompt(tokenizer) else tokenizer.bos_token_id
+    stops = _Stops(tokenizer, decoding.stop)
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            rows = _decode(model, requests, owner, decoding, max_target_tokens, tokenizer.bos_token_id, end, pad)
+            rows = _decode(model, requests, owner, decoding, max_target_tokens, start, end, pad, stops)
     finally:
         model.train(was_training)
-    return _collect(rows, tokenizer)
+    return _collect(rows, tokenizer, stops, decoding.drop_cut_line)
+
+
+class _Stops:
+    """Looks for texts that end a program.
+
+    Rows are looked at every few steps, so that decoding costs little; which token a program ends with is decided afterwards,
+    and so does not depend on when somebody looked.
+    """
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+        self.tokenizer, self.texts = tokenizer, list(texts)
+        # Every byte is one token at most, so that a stop text lies within this many tokens before the last look.
+        self.window = max((len(text.encode()) for text in texts), default=0) + _DROP_EVERY
+
+    def decode(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _within(self, text: str) -> bool:
+        return any(stop in text for stop in self.texts)
+
+    def look(self, rows: _Rows, active: Tensor) -> None:
+        """Mark the rows of which the last tokens hold a stop text as done and finished."""
+        if not self.texts:
+            return
+        chosen = active[~rows.done[active]].tolist()
+        lengths, known = rows.length.tolist(), rows.known.tolist()
+        for row in chosen:
+            last = rows.tokens[row, max(known[row], lengths[row] - self.window) : lengths[row]].tolist()
+            if self._within(self.decode(last)):
+                rows.done[row] = rows.finished[row] = True
+
+    def end(self, ids: list[int], known: int) -> int | None:
+        """The number of tokens up to the first with which a stop text behind the prefix is whole; None = there is none."""
+        if not self.texts or not self._within(self.decode(ids[known:])):
+            return None
+        low, high = known + 1, len(ids)
+        while low < high:
+            middle = (low + high) // 2
+            if self._within(self.decode(ids[known:middle])):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def cut(self, ids: list[int], known: int) -> str:
+        """The program's text before the first stop text behind its prefix."""
+        text = self.decode(ids)
+        if not self.texts:
+            return text
+        before = len(self.decode(ids[:known]))
+        places = [place for stop in self.texts if (place := text.find(stop, before)) >= 0]
+        return text[: min(places)] if places else text
 
 
 def _decode(
-    model: Any, requests: Sequence[Request], owner: list[int], decoding: DecodingConfig, limit: int, start: int | None, end: int, pad: int
+    model: Any,
+    requests: Sequence[Request],
+    owner: list[int],
+    decoding: DecodingConfig,
+    limit: int,
+    start: int | None,
+    end: int,
+    pad: int,
+    stops: _Stops,
 ) -> _Rows:
     """The decoding loop; owner[row] is the number of the row's request."""
     seeds = [seed for request in requests for seed in request.seeds]
@@ -273,6 +339,8 @@ def _decode(
         assert logits is not None
         ids = _advance(rows, active, step, logits, decoding, end, start)
         step += 1
+        if step % _DROP_EVERY == 0:
+            stops.look(rows, active)
         done = rows.done[active]
         live = len(active) - int(done.sum())
         if live == 0 or (step % _DROP_EVERY == 0 and live < _DROP_BELOW * len(active)):
@@ -283,12 +351,19 @@ def _decode(
     return rows
 
 
-def _collect(rows: _Rows, tokenizer: Any) -> list[Generated]:
+def _collect(rows: _Rows, tokenizer: Any, stops: _Stops, drop_cut_line: bool) -> list[Generated]:
     tokens, lengths, known = rows.tokens.tolist(), rows.length.tolist(), rows.known.tolist()
-    scores, finished = rows.log_likelihood.tolist(), rows.finished.tolist()
+    finished = rows.finished.tolist()
+    scores = rows.log_likelihood.cpu()
     programs = []
     for row, length in enumerate(lengths):
         ids = tokens[row][:length]
-        text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        programs.append(Generated(ids, text, scores[row], length - known[row], finished[row]))
+        stopped = stops.end(ids, known[row])
+        count = length if stopped is None else stopped
+        ended = finished[row] or stopped is not None
+        ids = ids[:count]
+        text = stops.cut(ids, known[row])
+        if drop_cut_line and not ended:
+            text = text[: text.rfind("\n") + 1]
+        programs.append(Generated(ids, text, float(scores[row, :count].sum()), count - known[row], ended))
     return programs

@@ -180,6 +180,7 @@ def sample(
     seed: int,
     output: Path,
     work: Path | None = None,
+    precision: str = "fp32",
 ) -> None:
     """Draw programs for shard `shard` of the problems (spec 3), sorted by problem and sample_id.
 
@@ -190,7 +191,7 @@ def sample(
         DataError: a bad problem file or model folder.
     """
     everything = read_problems(problems)
-    actor, tokenizer = load_actor(model), load_tokenizer(model)
+    actor, tokenizer = load_actor(model, precision), load_tokenizer(model)
     actor.to(default_device())
 
     count = config.samples_per_problem
@@ -221,6 +222,6 @@ def sample(
         draw=draw,
         output=output,
         work=work,
-        key=content_hash("sample", settings, prompt, lengths, seed, model, problems),
+        key=content_hash("sample", settings, prompt, lengths, precision, seed, model, problems),
         name=f"sample {problems.stem}",
     )

@@ -8,7 +8,8 @@
 Programs run in a child of a jailed parent (inside/), which never learns what is expected; the verdict is made out here.
 """
 
-from coderl.sandbox.judge import close_workers, judge, judge_many
+from coderl.sandbox.judge import close_workers, judge, judge_many, observe_many
+from coderl.sandbox.observing import behaviour_of, made_inputs
 from coderl.sandbox.outcome import InfrastructureError, Job, Limits, Outcome, TestResult, aggregate
 
 __all__ = [
@@ -18,7 +19,10 @@ __all__ = [
     "Outcome",
     "TestResult",
     "aggregate",
+    "behaviour_of",
     "close_workers",
     "judge",
     "judge_many",
+    "made_inputs",
+    "observe_many",
 ]

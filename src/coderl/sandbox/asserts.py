@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import ast
 import builtins
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from coderl.sandbox.inside import codec
 
 _MODULES = ("math", "cmath", "sys", "re", "collections", "itertools", "functools", "operator", "heapq", "string", "datetime", "random")
 COMMON_IMPORTS = "import " + ", ".join(_MODULES)
@@ -32,6 +34,8 @@ class Split:
     expected: Any = None
     is_equality: bool = False
     """The whole expression is `_value_0 == expected`, with `expected` a literal: no evaluation needed."""
+    answer: list[Any] | None = field(default=None, compare=False)
+    """With `is_equality`: what the values come back as if they are spelled just like `expected`; other spellings may be equal too."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,19 @@ def _plain_split(statement: str, test: ast.expr, known: frozenset[str], helpers:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     text = statement[call.col_offset : call.end_col_offset]
-    return Split((text,), f"_value_0 == {statement[right.col_offset : right.end_col_offset]}", expected, True)
+    return _equality((text,), f"_value_0 == {statement[right.col_offset : right.end_col_offset]}", expected)
+
+
+def _equality(calls: tuple[str, ...], expression: str, expected: Any) -> Split:
+    form = codec.plain(expected)
+    return Split(calls, expression, expected, True, None if holds(form, "o") else [form])
+
+
+def holds(form: Any, tag: str) -> bool:
+    """Whether a part of a value is of a library type ("x"), which may equal built-in values, or an object ("o")."""
+    if isinstance(form, dict):
+        return tag in form or any(holds(part, tag) for part in form.values())
+    return isinstance(form, list) and any(holds(part, tag) for part in form)
 
 
 def _split(test: ast.expr, known: frozenset[str], helpers: frozenset[str]) -> Split | None:
@@ -195,7 +211,7 @@ def _split(test: ast.expr, known: frozenset[str], helpers: frozenset[str]) -> Sp
     single = isinstance(rest, ast.Compare) and len(rest.ops) == 1 and isinstance(rest.ops[0], ast.Eq) and len(extract.calls) == 1
     if single and isinstance(rest.left, ast.Name):
         try:
-            return Split(tuple(extract.calls), expression, ast.literal_eval(rest.comparators[0]), True)
+            return _equality(tuple(extract.calls), expression, ast.literal_eval(rest.comparators[0]))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             pass
     return Split(tuple(extract.calls), expression)

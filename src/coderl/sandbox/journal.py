@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from coderl.records import keep, kept_name
 from coderl.sandbox.outcome import Outcome
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Journal:
         self._file: IO[str] = open(path, "w", encoding="utf-8")  # noqa: SIM115
         self._file.write("".join(f"{line}\n" for line in [head, *lines]))
         self._file.flush()
+        keep(path)
 
     def _read(self, head: str) -> list[str]:
         """The whole lines of outcomes of an earlier try at the same question."""
@@ -84,3 +86,5 @@ class Journal:
         self._file.close()
         if kind is None or not (self._known or self._added):
             self.path.unlink(missing_ok=True)
+            if kept := kept_name(self.path):
+                kept.unlink(missing_ok=True)

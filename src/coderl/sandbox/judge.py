@@ -15,6 +15,7 @@ from coderl.records import DataError
 from coderl.sandbox import backends
 from coderl.sandbox.backends import BackendName
 from coderl.sandbox.judging import judge_on
+from coderl.sandbox.observing import observe_on
 from coderl.sandbox.outcome import Checker, Job, Limits, Outcome, Prelude
 from coderl.sandbox.worker import Worker
 
@@ -161,3 +162,20 @@ def judge_many(
     executor.shutdown()
     for worker in opened:
         _keep(worker)
+
+
+def observe_many(
+    jobs: Iterable[Job],
+    limits: Limits = Limits(),  # noqa: B008
+    *,
+    prelude: Prelude = "none",
+    backend: BackendName = "auto",
+    unisolated: bool = False,
+) -> Iterator[tuple[Hashable, list[str]]]:
+    """What each program answers on the inputs of its tests (observing.py), in the order of `jobs`; nothing is compared.
+
+    Arguments and errors otherwise as for `judge`.
+    """
+    with _worker(limits, backends.resolve(backend, unisolated)) as worker:
+        for job in jobs:
+            yield job.id, observe_on(worker, job, prelude)

@@ -11,17 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from random import Random
+from typing import Any, Literal, cast
 
 from tqdm import tqdm
 
 from coderl.config import RunTestsConfig, section_json
-from coderl.problems import Problem, read_problems
+from coderl.problems import InputOutputTests, Problem, read_problems
 from coderl.records import DataError, OutcomeRow, Sample, check_suffix, read_rows, read_samples, write_outcomes
 from coderl.sandbox.journal import Journal
-from coderl.sandbox.judge import judge_many
+from coderl.sandbox.judge import judge_many, observe_many
+from coderl.sandbox.observing import behaviour_of, made_inputs
 from coderl.sandbox.outcome import Job, Limits, Outcome
 from coderl.sandbox.time_policy import Judged, Key, judge_adaptively, judge_exactly
+from coderl.seeds import derived_seed
 
 LOG = logging.getLogger(__name__)
 
@@ -175,6 +178,35 @@ def with_legacy_outcomes(
     ]
 
 
+def with_behaviours(
+    rows: Sequence[OutcomeRow], problems: Sequence[Problem], samples: Sequence[Sample], config: RunTestsConfig
+) -> list[OutcomeRow]:
+    """`rows` on the example tests with the behaviour of the programs that passed: what they answer on made inputs (observing.py).
+
+    The inputs depend on the example tests of the problem alone. Problems whose example tests are asserts have none.
+    """
+    by_id = {problem.task_id: problem for problem in problems}
+    texts = {(sample.task_id, sample.sample_id): sample.solution for sample in samples}
+    jobs: dict[tuple[str, str], Job] = {}
+    inputs: dict[str, list[Any]] = {}
+    for row in rows:
+        problem = by_id[row.task_id]
+        tests = problem.example_tests
+        if row.outcome != "passed_test" or not isinstance(tests, InputOutputTests):
+            continue
+        if row.task_id not in inputs:
+            rng = Random(derived_seed(0, "behaviour", json.dumps(tests.inputs, default=str)))
+            inputs[row.task_id] = made_inputs(tests, config.behaviour_inputs, rng)
+        made = inputs[row.task_id]
+        if made:
+            key = (row.task_id, texts[row.task_id, row.sample_id])
+            jobs.setdefault(key, Job(key, key[1], InputOutputTests(tests.kind, made, [""] * len(made)), problem.entry_point))
+    observed = observe_many(jobs.values(), limits_of(config, config.cpu_seconds), prelude=config.prelude, backend=config.backend)
+    found = {key: behaviour_of(answers) for key, answers in observed}
+    LOG.info("behaviour on %d made inputs: %d programs", config.behaviour_inputs, len(jobs))
+    return [replace(row, behaviour=found.get((row.task_id, texts[row.task_id, row.sample_id]))) for row in rows]
+
+
 def _reference_samples(problems: list[Problem], path: Path) -> list[Sample]:
     samples = [
         Sample(problem.task_id, number, text, kind="reference") for problem in problems for number, text in enumerate(problem.solutions)
@@ -233,6 +265,8 @@ def run_tests(
             rows = judge_samples(table, programs, config, suite, journal)
             if suite == "hidden" and config.legacy_samples:
                 rows = with_legacy_outcomes(rows, table, programs, config, journal)
+            if suite == "example" and config.behaviour_inputs:
+                rows = with_behaviours(rows, table, programs, config)
         except DataError as error:
             raise DataError(f"{problems}: {error}") from None
         write_outcomes(output, rows)

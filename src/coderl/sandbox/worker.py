@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from coderl.sandbox.inside.parent import Left, WorkerDiedError
 from coderl.sandbox.inside.zygote import MAX_MESSAGE, REPLY, REQUEST
@@ -88,6 +88,9 @@ class Backend:
     """No isolation: for programs that one trusts."""
     numpy: bool = False
     """Programs can be given this installation's numpy."""
+    walls: bool = True
+    """False: no namespaces, no filter, no user of their own, only limits. With `own_processes` set what is left is the same engine on
+    the same way, so that what the walls cost can be measured; a program's own children then outlive it."""
 
     def settings(self, limits: Limits) -> dict[str, Any]:
         """What zygote.main is told."""
@@ -105,10 +108,19 @@ class Backend:
             "scratch": self.scratch,
             "foreign": self.foreign,
             "landlock": self.landlock,
+            "walls": self.walls,
             "other_processes": self.other_processes,
             "packages": [],
             "compiled_loop": os.environ.get(LOOP, "") != "python",
         }
+
+
+class Compiled(NamedTuple):
+    """Marshalled code of a program and of its tests."""
+
+    code: bytes
+    tests: bool
+    """The tests' is complete."""
 
 
 @dataclass(slots=True)
@@ -201,8 +213,8 @@ class Worker:
             raise self._failed(f"its first program ended with status {run.status} and {run.answers[:500]!r}")
         return run
 
-    def compile(self, source: str, tests: Sequence[tuple[str, ...]] = ()) -> bytes | list[Any] | None:
-        """The marshalled code; or the compiler's error; or None: the source has to be compiled in a child of its own.
+    def compile(self, source: str, tests: Sequence[tuple[str, ...]] = ()) -> Compiled | list[Any] | None:
+        """The code; or the compiler's error; or None: the source has to be compiled in a child of its own.
 
         `tests` are the expressions of every test, compiled with it.
         """
@@ -213,8 +225,8 @@ class Worker:
             self.restart()
         assert self._link is not None
         reply = self._link.compile(encoded, _COMPILE_SECONDS)
-        if reply[:1] == b"c":
-            return reply[1:]
+        if reply[:1] in (b"c", b"C"):
+            return Compiled(reply[1:], reply[:1] == b"C")
         if reply[:1] == b"e":
             error: list[Any] = json.loads(reply[1:])
             return error

@@ -18,6 +18,8 @@ import time
 import types
 from typing import Any
 
+from .codec import plain
+
 globals()["__builtins__"] = dict(builtins.__dict__)
 
 PROGRAM = "solution.py"
@@ -65,6 +67,10 @@ class Child:
     def answer(self, row: list[Any]) -> None:
         """One line of answers as JSON."""
         self.write(_join(_encode(row, 0)).encode() + b"\n")
+
+    def encoded(self, value: Any) -> bytes:
+        """A value as it stands in answers."""
+        return _join(_encode(plain(value), 0)).encode()
 
     def result(self, test: int, value: Any, error: Error | None) -> None:
         """The line of one test."""

@@ -45,7 +45,7 @@ globals()["__builtins__"] = dict(builtins.__dict__)
 TESTS = "tests.py"
 OUTPUT_OF_ONE_CHILD = 4 << 20
 """Bytes of output after which the rest of the tests gets a fresh child, so that many legal outputs fit the file limit."""
-_os_exit, _unmarshal = os._exit, marshal.loads
+_os_exit, _getpid, _unmarshal = os._exit, os.getpid, marshal.loads
 _BUILTINS = builtins.__dict__
 
 
@@ -93,11 +93,8 @@ def load(child: Child, code: Any, job: dict[str, Any]) -> dict[str, Any] | None:
         exec(code, space)
         if job.get("setup"):
             exec(compile(job["setup"], TESTS, "exec", dont_inherit=True), space)
-    except SystemExit as stop:
-        child.answer(["loaded", exit_error(stop) or ["systemexit", "the program ended before it could be called", describe(stop)[2]]])
-        return None
     except BaseException as failure:
-        child.answer(["loaded", describe(failure)])
+        not_loaded(child, failure)
         return None
     child.write(b'["loaded",null]\n')
     return space
@@ -209,6 +206,57 @@ def run_assert(child: Child, code: Any, job: dict[str, Any]) -> None:
         if error is not None and job["stop_at_first_error"]:
             return
     child.write(b'["end"]\n')
+
+
+def run_values(child: Child, code: Any, job: dict[str, Any]) -> None:
+    """Assert statements whose calls are all compiled and need nothing beside the program: run_assert without its other ways.
+
+    _loop.c has this too.
+    """
+    space = load(child, code, job)
+    if space is None:
+        return
+    for index in range(job["first"], job["last"]):
+        child.start_clock(index)
+        try:
+            answer = [codec.plain(eval(expression, space)) for expression in job["tests"][index]]
+        except BaseException as failure:
+            failed(child, index, failure)
+            if job["stop_at_first_error"]:
+                return
+        else:
+            child.leave_if_copy()
+            child.result(index, answer, None)
+    child.write(b'["end"]\n')
+
+
+def failed(child: Child, index: int, failure: BaseException) -> None:
+    """Write down what a test raised; -1: the module, after which nothing comes."""
+    try:
+        if index < 0:
+            not_loaded(child, failure)
+            _os_exit(0)
+        error = called(failure)
+        child.process = child.process or _getpid()
+        child.leave_if_copy()
+        child.result(index, None, error)
+    except MemoryError as none_left:
+        out_of_memory(child, max(index, 0), none_left)
+        _os_exit(0)
+
+
+def not_loaded(child: Child, failure: BaseException) -> None:
+    """The line of a module that raised."""
+    error = describe(failure)
+    if isinstance(failure, SystemExit):
+        error = exit_error(failure) or ["systemexit", "the program ended before it could be called", error[2]]
+    child.answer(["loaded", error])
+
+
+def out_of_memory(child: Child, index: int, failure: MemoryError) -> None:
+    """In the harness: the program left it no room."""
+    failure.__traceback__ = None
+    child.result(index, None, ["memoryerror", "", None])
 
 
 def run_steps(child: Child, space: dict[str, Any], test: dict[str, Any]) -> int:
@@ -387,6 +435,7 @@ def warm(child: Child) -> None:
         (run_stdin, "print(unknown)", {"inputs": [b""] * 4}),
         (run_call, "def f(x):\n    return [x, (1, {2: 3.5})]", {"inputs": [[1]] * 8, "entry_point": "f"}),
         (run_assert, "def f(x):\n    return x", {"inputs": [{"values": ["f(1)"]}] * 4, "setup": ""}),
+        (run_values, "def f(x):\n    return x", {"last": 4, "tests": [(compile("f(1)", TESTS, "eval"),)] * 4}),
     ]
     for _ in range(4):
         for run, source, job in kinds:
@@ -399,6 +448,7 @@ _RUN = {
     "stdin": run_stdin,
     "call": run_call,
     "assert": run_assert,
+    "values": run_values,
     "legacy_stdin": legacy.run_stdin,
     "legacy_call": legacy.run_call,
 }
@@ -425,7 +475,6 @@ def main(child: Child, job: dict[str, Any]) -> NoReturn:
         _os_exit(0)
     try:
         _RUN[job["kind"]](child, code, job)
-    except MemoryError as failure:  # in the harness: the program left it no room
-        failure.__traceback__ = None
-        child.result(child.test, None, ["memoryerror", "", None])
+    except MemoryError as failure:
+        out_of_memory(child, child.test, failure)
     _os_exit(0)

@@ -57,12 +57,14 @@ class Exchange:
         self.files = list(files)
         """Job, output, answers."""
         self.job_size = _SMALL + 1
+        self.patience: dict[socket.socket, float] = {}
+        """Seconds that the kernel waits for a message."""
 
     def compile(self, source: bytes, seconds: float) -> bytes:
         """The reply of zygote.compile_sources; empty: it hangs or is dead, and a new parent is needed."""
         assert self.compiler is not None
         try:
-            _wait_at_most(self.compiler, seconds)
+            self._wait_at_most(self.compiler, seconds)
             self.compiler.send(source)
             return self.compiler.recv(MAX_MESSAGE)
         except OSError:
@@ -86,7 +88,7 @@ class Exchange:
         """Wait for the child that was begun; raises WorkerDiedError."""
         assert self.control is not None
         try:
-            _wait_at_most(self.control, seconds)
+            self._wait_at_most(self.control, seconds)
             reply = self.control.recv(8192)
         except OSError as error:
             raise WorkerDiedError(f"no answer: {error}") from None
@@ -106,6 +108,12 @@ class Exchange:
         """Standard output of the last child from byte `start` to `end`."""
         return os.pread(self.files[1], max(0, end - start), start) if end > start else b""
 
+    def _wait_at_most(self, connection: socket.socket, seconds: float) -> None:
+        """Have the kernel end a wait for a message: one system call less per message than a time-out of Python's."""
+        if self.patience.get(connection) != seconds:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(seconds), max(1, int(seconds % 1 * 1e6))))
+            self.patience[connection] = seconds
+
     def close(self) -> None:
         """Close all of it."""
         for file in self.files:
@@ -115,11 +123,7 @@ class Exchange:
             if connection is not None:
                 connection.close()
         self.control = self.compiler = None
-
-
-def _wait_at_most(connection: socket.socket, seconds: float) -> None:
-    """Have the kernel end a wait for a message: one system call less per message than a time-out of Python's."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(seconds), max(1, int(seconds % 1 * 1e6))))
+        self.patience.clear()
 
 
 class Parent(Exchange):

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from . import child as world
 from . import contained, harness, jail, syscalls
 
-_INTERFACE = 1
+_INTERFACE = 2
 _compiled_loop: Any = None
 try:
     from . import _loop as _compiled_loop  # type: ignore[attr-defined,no-redef]
@@ -47,6 +47,8 @@ _LONGEST_NAP = 0.25
 _KNOWN_TESTS = 1000
 _POOL, _LARGEST_BLOCK, _BYTES_HEADER, _GAPS = 16384, 512, sys.getsizeof(b""), 20_000
 """CPython's allocator: bytes of a pool and of its biggest block; and a bound in case that it is another one."""
+MAPS = 255
+"""Descriptor of /proc/self/maps, the highest that is allowed (jail.limit)."""
 MAX_MESSAGE = 100_000
 """Bytes of source or code that one socket message carries; longer programs are compiled in their child."""
 
@@ -151,11 +153,12 @@ def _move_together(kept: _Kept) -> list[object]:
 def compile_sources(requests: _socket.socket) -> NoReturn:
     """A long-lived process that compiles and never executes: warm it takes a tenth of the time that it takes in a fresh child.
 
-    Request: marshalled (source, (expressions of one test, ...)). Reply: b"c" and, marshalled, (code, (codes of one test or None,
-    ...)); or b"e" and [class, message, line] as JSON; or b"?" when the child has to compile itself. A source that hangs or kills
-    this process costs the judge a new worker; then it too is compiled in a child, where limits hold.
+    Request: marshalled (source, (expressions of one test, ...)). Reply: b"c" and, marshalled, (code, [codes of one test or None,
+    ...]); b"C" where none of them is None; b"e" and [class, message, line] as JSON; or b"?" when the child has to compile itself. A
+    source that hangs or kills this process costs the judge a new worker; then it too is compiled in a child, where limits hold.
     """
     known: dict[tuple[str, ...], tuple[types.CodeType, ...] | None] = {}
+    gc.freeze()
     while True:
         request = requests.recv(MAX_MESSAGE)
         if not request:
@@ -168,7 +171,8 @@ def compile_sources(requests: _socket.socket) -> NoReturn:
             for test in tests:
                 if test not in known:
                     known[test] = _compile_test(test)
-            reply = b"c" + marshal.dumps((code, [known[test] for test in tests]))
+            codes = [known[test] for test in tests]
+            reply = (b"c" if None in codes else b"C") + marshal.dumps((code, codes))
         except (MemoryError, RecursionError):
             reply = b"?"
         except Exception as error:
@@ -191,10 +195,15 @@ class Zygote:
         self.waiting = select.poll()
         self.control_file = control.fileno()
         self.job = os.open(folder + "/job", os.O_RDONLY)
+        self.maps = MAPS
+        try:
+            os.fstat(MAPS)
+        except OSError:
+            self.maps = -1
         self.filling: list[object] = []
         self.page = mmap.mmap(-1, mmap.PAGESIZE)
         self.shared = None if settings["own_processes"] else contained.SharedWalls(folder, settings["landlock"])
-        self.flags = signal.SIGCHLD | (0 if self.shared else syscalls.CLONE_NEWPID)
+        self.flags = signal.SIGCHLD | (syscalls.CLONE_NEWPID if settings["own_processes"] and settings["walls"] else 0)
 
     def start_compiler(self, requests: _socket.socket) -> None:
         """Fork the compiling process, as powerless as a program."""
@@ -203,7 +212,9 @@ class Zygote:
         if compiler == 0:
             try:
                 self.become_program()
-                syscalls.install_filter()
+                self.close_maps()
+                if self.settings["walls"]:
+                    syscalls.install_filter()
                 compile_sources(requests)
             finally:
                 os._exit(1)
@@ -211,6 +222,11 @@ class Zygote:
         if self.shared:
             contained.adopt_orphans()
             syscalls.install_shared_filter([os.getpid(), compiler, *self.settings["protected"]], os.getpgrp())
+
+    def close_maps(self) -> None:
+        """Only the compiled loop looks at the mappings."""
+        if self.maps >= 0:
+            os.close(self.maps)
 
     def warm(self) -> None:
         """Run the harness here a few times: the interpreter specialises its byte code now, and not again in every child."""
@@ -232,6 +248,7 @@ class Zygote:
 
     def loop(self) -> NoReturn:
         """The requests, one after the other."""
+        self.close_maps()
         gc.collect()
         gc.freeze()
         while True:
@@ -273,10 +290,10 @@ class Zygote:
         child.close()
         child.stamp = _compiled_loop.stamp
         files = (child.answers, child.given, child.shown)
-        shared = not self.flags & syscalls.CLONE_NEWPID
+        shared = self.shared is not None
         _compiled_loop.prepare(
-            self.control_file, self.job, self.page, paths, files, self.box, self.flags, self.program_id,
-            shared, self.become_program, self.ended, self.empty_box,
+            self.control_file, self.job, self.maps, self.page, paths, files, self.box, self.flags, self.program_id,
+            shared, self.become_program, self.ended, self.empty_box, child, harness.failed, child.encoded,
         )  # fmt: skip
         serve, main, leave = _compiled_loop.serve, harness.main, os._exit
         gc.collect()
@@ -412,6 +429,20 @@ def _fork_from_launcher(control: _socket.socket, compiler: _socket.socket, alive
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _keep_maps(proc: int) -> None:
+    """Open the list of this process's mappings, which behind the walls cannot be had, out of the way of other descriptors."""
+    try:
+        maps = os.open("self/maps", os.O_RDONLY, dir_fd=proc)
+        try:
+            os.dup2(maps, MAPS)
+        finally:
+            os.close(maps)
+    except OSError:  # the loop does without
+        pass
+    finally:
+        os.close(proc)
+
+
 def _open_files(control: _socket.socket, folder: str, layers: dict[str, Any]) -> None:
     """Hand the judge its own descriptors of the exchange files, which no program ever shares."""
     files = [os.open(f"{folder}/{name}", os.O_RDWR) for name in ("job", "out", "answers")]
@@ -431,6 +462,7 @@ def main() -> None:
     if settings["packages"]:
         _load_numpy(settings["packages"], isolated=settings["build"])
     base = jail.memory_in_use()
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if os.path.isdir("/proc/self") else -1
     kept = _Kept()
 
     def ask_for_ids() -> int:
@@ -458,6 +490,8 @@ def main() -> None:
         contained.hide()
         contained.adopt_orphans()
     _fork_from_launcher(control, compiler, alive, shared)
+    if proc >= 0:
+        _keep_maps(proc)
     os.close(alive)
     jail.limit(settings, base)
     null = os.open("/dev/null", os.O_RDWR)
@@ -496,7 +530,8 @@ def main() -> None:
         if landlock:
             syscalls.landlock(jail.rules(settings, folder, box), landlock)
         zygote.start_compiler(compiler)
-        syscalls.install_filter()
+        if settings["walls"]:
+            syscalls.install_filter()
     except OSError as error:
         control.send(f"cannot lock itself in: {error}".encode())
         os._exit(1)
