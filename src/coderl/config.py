@@ -714,6 +714,9 @@ class EvaluateConfig(Section):
         description="Where rows of the paper's tables come from that are runs of their own (spec 8.7, 8.8): <run>/<set>, whose table is "
         "results/<run>/<set>_eval.csv.",
     )
+    paper_numbers: bool = Field(
+        True, description="The paper's numbers of CodeT5-770M, zero-shot on MBPP, beside ours; false for runs of another model."
+    )
     policies: list[str] = Field(default=["rl"], description="Policy variants in the table.")
     critical: list[str] = Field(default=[], description="Variants of critical_sample in the table, beside the section as it stands.")
     pass_at: list[Count] = Field(default=[1, 5, 20], min_length=1, description="k of pass@k, at most the programs of a problem.")

@@ -45,11 +45,21 @@ def test_the_table_has_every_model_between_its_bounds(finished: Path) -> None:
     one = table[(table["metric"] == "pass@1") & (table["difficulty"] == "all")].drop_duplicates("model").set_index("model")["value"]
     assert one["reference_solutions"] == 100.0
     assert one["empty_program"] == 0.0
-    assert {"warm_start", "rl_finetune/rl", "rl_finetune/ce", "critical_sampling"} <= set(one.index)
+    assert {"warm_start", "rl_finetune/rl", "rl_finetune/ce", "critical_sampling", "critical_sampling/refine"} <= set(one.index)
     assert len(pd.read_csv(finished / "results/differences.csv"))
     page = (finished / "results/smoke/report.html").read_text(encoding="utf-8")
     assert "critical_sampling" in page
     assert not list((finished / "work").rglob("*.safetensors")), "checkpoints are gone when a stage has ended"
+
+
+def test_further_sets_and_the_papers_tables(finished: Path) -> None:
+    table = pd.read_csv(finished / "results/smoke/dev_eval.csv")
+    assert set(table["problem_set"]) == {"dev"}
+    assert set(table["model"]) == {"reference_solutions", "empty_program", "warm_start", "rl_finetune/ce"}
+    programs = table[(table["model"] == "warm_start") & (table["metric"] == "pass@3")]["programs_per_problem"]
+    assert set(programs) == {3}, "two batches of programs are as many as one"
+    tables = {path.name for path in (finished / "results/smoke/tables").iterdir()}
+    assert {f"table{name}.{form}" for name in ("1a", "1b", "2", "3", "4", "5") for form in ("csv", "md")} <= tables
 
 
 def test_a_second_call_does_nothing(finished: Path) -> None:

@@ -329,6 +329,8 @@ RETURNED = [
         CALLS,
     ),
     passed("a static method", "class Solution:\n    @staticmethod\n    def f(x): return x * 2", CALLS),
+    passed("a method that an import hides", "from heapq import merge as f\nclass Solution:\n    def f(s, x): return x * 2", CALLS),
+    passed("a function beside a Solution", "def f(x): return x * 2\nclass Solution:\n    def f(s, x): return 0", CALLS),
     passed("an inherited method", "class B:\n    def f(s, x): return x * 2\nclass Solution(B): pass", CALLS),
     passed("a generator made a list", "def f(x): return sum(y for y in [x, x])", CALLS),
     passed("a function that keeps state", "seen = {}\ndef f(x): return seen.setdefault(x, x * 2)", CALLS),

@@ -281,11 +281,10 @@ def test_the_statements_of_leetcode(step: int) -> None:
     bad = set(failing(extracted)) - {task.task_id for task in extracted if "sortedcontainers" in task.solutions[0]}
     known = {
         "divide-array-into-arrays-with-max-difference",  # any order is right
-        "merge-intervals",  # the data set's prompt has heapq's `merge`, which stands in the module
         "word-ladder-ii",  # answers in the order of a set
-        "available-captures-for-rook",  # the second board has a row less in the statement
+        "available-captures-for-rook",  # the second board has a column less in the statement
         "count-nodes-equal-to-average-of-subtree",  # a tree, which the signature does not say
     }
     assert bad <= {f"leetcode/{name}" for name in known}
     if step == 1:
-        assert (len(problems), len(extracted), len(bad)) == (2090, 1966, 5)
+        assert (len(problems), len(extracted), len(bad)) == (2090, 1966, 4)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_run import make_fake_run
 
-from coderl.config import ConfigError, EvaluateConfig, RunConfig, load_run, validate
-from coderl.evaluation import config_of_set, row_name
+from coderl.config import ConfigError, EvaluateConfig, EvaluationSet, RunConfig, load_run, validate
+from coderl.evaluation import config_of_set, evaluate, row_name
 from coderl.evaluation.paper import paper_values
 from coderl.evaluation.paper_tables import NOT_RUN, TABLES, write_paper_tables
-from coderl.evaluation.tables import COLUMNS, write_table
+from coderl.evaluation.tables import COLUMNS, read_table, write_table
+from coderl.problems import read_problems, write_problems
 from coderl.records import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +93,41 @@ def test_the_first_table_that_has_a_number_gives_it(tmp_path: Path) -> None:
     second = tidy(tmp_path / "b.csv", [("apps", "rl_finetune/rl", "all", "pass@1", "all", "4.00")])
     write_paper_tables(tables=[first, second], others={}, output=tmp_path / "o")
     assert "3.00" in lines(tmp_path / "o" / "table2.csv")[-1]
+
+
+def test_a_further_set_has_a_table_of_plain_samples_and_a_variant_a_row(tmp_path: Path) -> None:
+    """On problems that are called APPS, so that the paper's numbers would stand beside."""
+    fake = make_fake_run(tmp_path / "fake", count=9)
+    write_problems(fake.problems, [replace(problem, benchmark="apps") for problem in read_problems(fake.problems)])
+    also = {"ablation": EvaluationSet(policies=["ce"], pass_at=[1, 5])}
+    config = EvaluateConfig(policies=["rl"], critical=["refine"], pass_at=[1], n_at=[(1, 20)], also=also, bootstrap=100)
+
+    def measured(config: EvaluateConfig, names: list[str], output: Path) -> list[dict[str, str]]:
+        programs = {name: fake.programs[name.replace("critical/refine", "critical")] for name in names}
+        evaluate(
+            config=config,
+            run="mine",
+            seed=1,
+            problems=fake.problems,
+            programs=programs,
+            critic_metrics=None,
+            critical=fake.critical,
+            provenance={},
+            output=output,
+        )
+        return read_table(output)
+
+    main = measured(config, ["actor", "policy/rl", "critical", "critical/refine"], tmp_path / "apps_eval.csv")
+    of = {model: [row["value"] for row in main if row["model"] == model] for model in ("critical_sampling", "critical_sampling/refine")}
+    assert of["critical_sampling"] == of["critical_sampling/refine"] != []
+    own = measured(config_of_set(config, "ablation"), ["actor", "policy/ce"], tmp_path / "ablation_eval.csv")
+    assert {row["model"] for row in own} == {"warm_start", "rl_finetune/ce"}
+    assert {row["problem_set"] for row in own} == {"ablation"}
+    assert {row["metric"] for row in own if row["metric"].startswith("pass@")} == {"pass@1", "pass@5"}
+    assert any(row["paper"] for row in own)
+    other = config_of_set(config.model_copy(update={"paper_numbers": False}), "ablation")
+    assert not any(row["paper"] for row in measured(other, ["actor", "policy/ce"], tmp_path / "other.csv"))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["ablation_eval.csv", "apps_eval.csv", "other.csv"]
 
 
 # --------------------------------------------------------------------------------------------------- configuration

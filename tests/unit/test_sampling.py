@@ -332,6 +332,15 @@ def test_shards_do_not_change_programs(inputs: dict[str, Any], tmp_path: Path) -
         assert samples == whole
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3, 9])
+def test_programs_drawn_a_few_at_a_time_are_the_same_ones(inputs: dict[str, Any], tmp_path: Path, at_once: int) -> None:
+    """A program hangs on its own seed, so only memory hangs on how many are drawn together."""
+    (whole,) = draw_shards(inputs, tmp_path / "whole", settings())
+    (parts,) = draw_shards(inputs, tmp_path / "parts", settings(batch_programs=at_once))
+    kept = [[(row.task_id, row.sample_id, row.kind, row.solution) for row in read_samples(path)] for path in (whole, parts)]
+    assert kept[0] == kept[1]
+
+
 def test_a_shard_without_a_batch_is_an_error(inputs: dict[str, Any], tmp_path: Path) -> None:
     outputs = draw_shards(inputs, tmp_path / "four", settings(shards=4))
     assert [len(read_samples(output)) for output in outputs] == [8, 8, 8, 4]

@@ -191,7 +191,7 @@ def _rows(
             defined = members[~np.isnan(m.values[members])]
             if not len(defined) and not m.note:
                 continue
-            paper = paper_value(common["benchmark"], m.model, m.decoding, m.metric, level)
+            paper = paper_value(common["benchmark"], m.model, m.decoding, m.metric, level) if config.paper_numbers else None
             rows.append(
                 {
                     **common,

@@ -159,11 +159,11 @@ def _curves(kept: Mapping[str, Problem], programs: Mapping[str, ProgramFiles], t
         if name in ("reference", "empty"):
             continue
         found = read_programs(name, shards, list(kept.values()))
-        critical = name == "critical"
+        critical = name.partition("/")[0] == "critical"
         mask = final_set(found, batch or len(found)) if critical else found.of_kind("sample")
         chosen = found.select(mask)
         model = row_name(name)
-        label = "critical_sampling, final set" if critical else model
+        label = f"{model}, final set" if critical else model
         lines[label] = (*_pass_curve(chosen), tones.get(model, charts.INK), critical)
     if not lines or max(len(xs) for xs, _, _, _ in lines.values()) < 2:
         return ""

@@ -107,11 +107,16 @@ def called(error: BaseException) -> Error:
 
 
 def entry(space: dict[str, Any], name: str) -> Any:
-    """The function to call: of the module, else the method of a Solution, which is made once as CodeRL does (spec 4.2)."""
+    """The function to call: of the module, else the method of a Solution, which is made once as CodeRL does (spec 4.2).
+
+    What the module only imported yields to a method of that name: `from heapq import *` brings a `merge`.
+    """
     if not name.isidentifier():
         return eval(name, space)
     if name in space:
-        return space[name]
+        own = getattr(space[name], "__module__", None) in (None, space.get("__name__"))
+        if own or not hasattr(space.get("Solution"), name):
+            return space[name]
     if "Solution" in space:
         return getattr(space["Solution"](), name)
     raise AttributeError(f"the program defines no function {name!r}")
