@@ -297,7 +297,7 @@ def shape_of(name: str, key: str) -> Shape:
     """
     try:
         return _shape_from_config(json.loads((Path(name) / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if name in HUB_SHAPES:
             return HUB_SHAPES[name]
         known = ", ".join(HUB_SHAPES)
