@@ -98,7 +98,10 @@ def test_a_run_that_extends_another_changes_only_what_it_states() -> None:
     ("change", "message"),
     [
         ({"evaluate": {"problem_set": "dev"}}, "evaluate.problem_set needs 'dev', which sample.sets does not have; there are train, test"),
-        ({"evaluate": {"policies": ["rll"]}}, "evaluate.policies needs 'rll', which rl_finetune.variants does not have; there are rl, published, ce"),
+        (
+            {"evaluate": {"policies": ["rll"]}},
+            "evaluate.policies needs 'rll', which rl_finetune.variants does not have; there are rl, published, ce",
+        ),
         ({"critical_sample": {"policy": "rll"}}, "critical_sample.policy needs 'rll'"),
         ({"sample": {"sets": {"tset": {}}}}, "sample.sets needs 'tset', which problems does not have; there are train, test"),
         ({"pretrain": None}, "pretrain is null, so key 'warm_start.base_model' must name a model"),

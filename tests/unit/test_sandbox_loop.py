@@ -281,6 +281,7 @@ def test_the_compiled_loop_is_used(tmp_path: Path) -> None:
     (copy / "inside" / "zygote.py").write_text(broken)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(parent, "__file__", str(copy / "inside" / "parent.py"))
+        monkeypatch.delenv(LOOP, raising=False)
         assert judge(OK, DOUBLE, LIMITS).outcome == "passed_test"
         close_workers()
         monkeypatch.setenv(LOOP, "python")

@@ -76,6 +76,17 @@ def is_budget(row: Row) -> bool:
     return row["metric"].endswith("@budget")
 
 
+def is_at_budget(row: Row) -> bool:
+    """True for critical sampling at its whole budget and for the plain samples that stand beside it, by chance or by agreement."""
+    plain = row["decoding"].removesuffix(f"_{AGREEMENT}") in EQUAL_BUDGETS
+    return is_budget(row) and (plain or row["model"] == "critical_sampling")
+
+
+def budget_comparison(row: Row, minus: str = " - ") -> str:
+    """What a row of differences.csv for which is_budget holds compares, in words."""
+    return minus.join(BUDGET_LABELS.get(row[name], row[name]) for name in ("decoding", "baseline_decoding"))
+
+
 def is_main(row: Row) -> bool:
     """True for a result of the main table: no budgets, no greedy programs, submission by chance as in the paper."""
     return is_result(row) and not is_budget(row) and row["decoding"] != "greedy" and not row["decoding"].endswith(AGREEMENT)
@@ -94,11 +105,7 @@ def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row])
     )
     main = [row for row in results if is_main(row)]
     console.print(_pivot(main, lambda row: row["model"], lambda row: _value(row, console)))
-    budget = [
-        row
-        for row in results
-        if is_budget(row) and (row["decoding"].removesuffix(f"_{AGREEMENT}") in EQUAL_BUDGETS or row["model"] == "critical_sampling")
-    ]
+    budget = [row for row in results if is_at_budget(row)]
     if any(row["model"] == "critical_sampling" for row in budget):
         console.print("Critical sampling beside plain samples of the same policy at its budget, filtered by example tests", style="bold")
         console.print(_pivot(budget, lambda row: BUDGET_LABELS[row["decoding"]], lambda row: _value(row, console), cost=True))
@@ -183,8 +190,7 @@ def _print_differences(console: Console, rows: Sequence[Row]) -> None:
 
 
 def _difference_label(row: Row, console: Console) -> str:
-    ours, theirs = (BUDGET_LABELS.get(row[name], row[name]) for name in ("decoding", "baseline_decoding"))
-    text = f"{ours} - {theirs}" if is_budget(row) else row["comparison"]
+    text = budget_comparison(row) if is_budget(row) else row["comparison"]
     return text.replace(" - ", "\n- ") if console.is_terminal else text
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 
-from coderl.evaluation.measurements import EQUAL_BUDGETS
 from coderl.evaluation.paper import LEVELS, paper_values
-from coderl.evaluation.show import BUDGET_LABELS, is_budget, is_result
+from coderl.evaluation.show import BUDGET_LABELS, budget_comparison, is_at_budget, is_budget, is_main
 from coderl.evaluation.tables import Row
 from coderl.records import OUTCOMES
 from coderl.report import charts
@@ -87,8 +86,8 @@ def pivot(rows: Sequence[Row], label: Callable[[Row], str], *, cost: bool = Fals
 
 
 def main_rows(rows: Sequence[Row], difficulty: str) -> list[Row]:
-    """Rows of the main table: pass@k and n@k at one difficulty, without greedy and budget rows."""
-    return [r for r in rows if r["difficulty"] == difficulty and is_result(r) and not is_budget(r) and r["decoding"] != "greedy"]
+    """Rows of the main table: pass@k and n@k at one difficulty, without greedy and budget rows, submission by chance."""
+    return [r for r in rows if r["difficulty"] == difficulty and is_main(r)]
 
 
 def tiles(rows: Sequence[Row], tones: Mapping[str, str]) -> str:
@@ -145,12 +144,12 @@ def _paper_table() -> str:
 
 def difference_label(row: Row) -> str:
     """What is compared, short."""
-    return f"critical sampling − {BUDGET_LABELS[row['baseline_decoding']]}" if is_budget(row) else row["comparison"].replace(" - ", " − ")
+    return budget_comparison(row, " − ") if is_budget(row) else row["comparison"].replace(" - ", " − ")
 
 
 def differences(rows: Sequence[Row], *, budget: bool, name: str) -> str:
     """Forest plot and table of the differences over all problems."""
-    chosen = [r for r in rows if r["difficulty"] == "all" and is_budget(r) == budget and r["decoding"] != "greedy"]
+    chosen = [r for r in rows if r["difficulty"] == "all" and (is_budget(r) if budget else is_main(r))]
     if not chosen:
         return ""
     order = list(dict.fromkeys(difference_label(row) for row in chosen))
@@ -190,11 +189,7 @@ def _signed(number: str) -> str:
 
 def budget_table(rows: Sequence[Row]) -> str:
     """Critical sampling and plain samples of its policy, with what each spent per problem."""
-    chosen = [
-        r
-        for r in rows
-        if r["difficulty"] == "all" and is_budget(r) and (r["decoding"] in EQUAL_BUDGETS or r["model"] == "critical_sampling")
-    ]
+    chosen = [r for r in rows if r["difficulty"] == "all" and is_at_budget(r)]
     if not any(row["model"] == "critical_sampling" for row in chosen):
         return ""
     notes = dict.fromkeys(f"{BUDGET_LABELS[row['decoding']]}: {row['note']}." for row in chosen if row["note"])
