@@ -158,7 +158,7 @@ def test_active_runs_may_be_one_name_and_threads_name_stages() -> None:
     assert validate(WorkflowConfig, {"runs": "smoke"}, "").runs == ["smoke"]
     with pytest.raises(ConfigError, match="no stage 'pretrian'; did you mean 'pretrain'"):
         validate(WorkflowConfig, {"threads": {"pretrian": 2}}, "")
-    with pytest.raises(ConfigError, match="threads.: pretrain: at least 1"):
+    with pytest.raises(ConfigError, match=r"threads.: pretrain: at least 1"):
         validate(WorkflowConfig, {"threads": {"pretrain": 0}}, "")
     with pytest.raises(ConfigError, match="did you mean 'runs'"):
         validate(WorkflowConfig, {"run": ["mini"]}, "config.yaml")
