@@ -557,7 +557,9 @@ SLURM = {
 }
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("snakemake_executor_plugin_slurm"), reason="needs the Slurm plugin, of the extra `workflow`")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("snakemake_executor_plugin_slurm"), reason="needs the Slurm plugin, of the extra `workflow`"
+)
 def test_h_dvc_repro_sends_the_jobs_to_slurm(work: Workspace, folder: Path) -> None:
     """The real profile and plugin; stand-ins for Slurm's commands, which run what is submitted (the real ones: `make slurm-test`)."""
     commands = folder / "slurm"
