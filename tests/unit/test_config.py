@@ -98,7 +98,10 @@ def test_a_run_that_extends_another_changes_only_what_it_states() -> None:
     ("change", "message"),
     [
         ({"evaluate": {"problem_set": "dev"}}, "evaluate.problem_set needs 'dev', which sample.sets does not have; there are train, test"),
-        ({"evaluate": {"policies": ["rll"]}}, "evaluate.policies needs 'rll', which rl_finetune.variants does not have; there are rl, ce"),
+        (
+            {"evaluate": {"policies": ["rll"]}},
+            "evaluate.policies needs 'rll', which rl_finetune.variants does not have; there are rl, published, ce",
+        ),
         ({"critical_sample": {"policy": "rll"}}, "critical_sample.policy needs 'rll'"),
         ({"sample": {"sets": {"tset": {}}}}, "sample.sets needs 'tset', which problems does not have; there are train, test"),
         ({"pretrain": None}, "pretrain is null, so key 'warm_start.base_model' must name a model"),
@@ -285,7 +288,7 @@ def test_a_value_out_of_its_range_names_the_key(path: str, value: Any, message: 
         ),
         ("evaluate/pass_at", [1, 100], "evaluate.pass_at needs 100 programs per problem, but sample.sets.test.samples_per_problem is 60"),
         ("evaluate/n_at", [[1, 100]], "evaluate.n_at needs 100 programs per problem, but sample.sets.test.samples_per_problem is 60"),
-        ("sample/sets/train/greedy", False, "rl_finetune.variants.rl has returns: greedy_relative, which needs the greedy program"),
+        ("sample/sets/train/greedy", False, "rl_finetune.variants.published has returns: greedy_relative, which needs the greedy program"),
         ("problems/train/size", None, "problems.train.size is missing"),
         ("sample/sets/train/shards", 31, "sample.sets.train.shards is 31, but 1500 problems are 30 batches of 50; lower shards"),
         ("critical_sample/shards", 13, "critical_sample.shards is 13, but 300 problems are 12 batches of 25; lower shards"),
@@ -314,7 +317,7 @@ def test_what_fits_together_is_accepted() -> None:
         "evaluate/comparisons", [["critical", "policy/rl"], ["empty_program", "reference_solutions"], ["actor", "rl_finetune/ce"]]
     )
     data["sample"]["sets"]["train"]["greedy"] = False
-    data["rl_finetune"]["variants"]["rl"]["returns"] = "leave_one_out"
+    data["rl_finetune"]["variants"]["published"]["returns"] = "leave_one_out"
     validate(RunConfig, data, "a run")
 
 
