@@ -56,7 +56,7 @@ def test_rows_survive_a_round_trip(tmp_path: Path, name: str) -> None:
         ({"sample_id": True}, "'sample_id' must be an integer from 0, found True"),
         ({"sample_id": -1}, "'sample_id' must be an integer from 0, found -1"),
         ({"solution": None}, "needs 'solution'"),
-        ({"kind": "banana"}, "'kind' must be one of sample, greedy, refine, repair, reference, empty, found 'banana'"),
+        ({"kind": "banana"}, "'kind' must be one of sample, greedy, refine, repair, reference, empty, resample, found 'banana'"),
         ({"kind": None}, "'kind' must be one of"),
         ({"round": 1.0}, "'round' must be an integer from 0, found 1.0"),
         ({"parent": [1]}, "'parent' must be an integer from 0 or null, found [1]"),
