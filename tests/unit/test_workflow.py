@@ -149,7 +149,7 @@ def test_a_critic_a_policy_and_a_table_read_what_they_should(jobs: list[dict[str
     assert "results/mini/problems/test.parquet" in corpus
     assert "results/mini/problems/train.parquet" not in corpus
     programs = json.loads(found["evaluate/run=mini"]["params"]["programs"])
-    assert set(programs) == {"reference", "empty", "actor", "critical", "policy/rl", "policy/ce"}
+    assert set(programs) == {"reference", "empty", "actor", "critical", "policy/rl", "policy/published", "policy/ce"}
     named = {path for files in programs.values() for paths in files.values() for path in paths}
     assert named <= set(found["evaluate/run=mini"]["input"])
     shards = load_run(ROOT / "config/runs/mini.yaml").sample.sets["test"].shards
