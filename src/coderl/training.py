@@ -297,6 +297,8 @@ def training_arguments(config: TrainingConfig, accumulation: int, world: int, se
         shards = {"fsdp": True, "fsdp_config": dict(config.fsdp)}
     elif config.deepspeed is not None:
         shards = {"deepspeed": copy.deepcopy(config.deepspeed)}
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        os.environ.pop(name, None)  # on CPUs accelerate would take the tasks of a job for processes of this training
     return TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
