@@ -163,6 +163,8 @@ LONGEST = Constant(3.0, "x", "estimated: the longest program of a batch is three
 KEPT_ROWS = Constant(1.2, "x", "sampling/generation.py: ended rows leave a batch when 30 % have ended")
 FILL = Constant(0.9, "share", "length-bucketed batches: tokens that are no padding limit, training.plan_batches")
 CRITICAL_ROUNDS = Constant(2.1, "x N", f"{_MINI}: 41.9 programs per problem at N = 20; 3 at most")
+REPAIR_ROUNDS = Constant(0.2, "x N", "the mini run without refinement: 61 of 300 problems were repaired")
+FURTHER_ROUNDS = Constant(0.25, "share", "the same: 34.8 programs per problem at N = 10, 9 further rounds at most and a repair")
 FILE_SECONDS = Constant(0.00033, "s", f"{_MINI}: 24,000 generated files in 8 s")
 FILE_BYTES = Constant(37, "B", f"{_MINI}: generated files, compressed")
 ROW_SECONDS = Constant(0.000035, "s", f"{_MINI}: evaluate, 5 s for 140,000 outcomes; report about the same per program")
@@ -595,10 +597,11 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
     each = 0.0
     for changed in (None, *config.evaluate.critical):
         critical = config.critical_sample.variant(changed)
-        most = CRITICAL_ROUNDS.value + critical.rounds  # as if no problem had enough before the last further round
-        each = most * critical.batch * critical.batches * samples
+        rounds = CRITICAL_ROUNDS.value if critical.refine else 1 + REPAIR_ROUNDS.value
+        rounds += FURTHER_ROUNDS.value * critical.rounds
+        each = rounds * critical.batch * critical.batches * samples
         drawing = decoding_seconds(
-            most * critical.batches * samples * sizes[test] / critical.batch_problems,
+            rounds * critical.batches * samples * sizes[test] / critical.batch_problems,
             critical.batch_problems * critical.batch,
             fact.program_tokens.value, fact.prompt_tokens.value, limits.max_target_tokens, form, device,
         )  # fmt: skip
