@@ -305,8 +305,7 @@ def training_arguments(config: TrainingConfig, accumulation: int, world: int, se
         per_device_train_batch_size=1,
         gradient_accumulation_steps=accumulation,
         learning_rate=config.learning_rate,
-        lr_scheduler_type="polynomial",
-        lr_scheduler_kwargs={"lr_end": config.learning_rate * config.final_learning_rate_ratio, "power": config.decay_power},
+        **_schedule(config),
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
@@ -328,6 +327,14 @@ def training_arguments(config: TrainingConfig, accumulation: int, world: int, se
         use_cpu=not torch.cuda.is_available(),  # without it, processes on CPUs would each train alone, and bf16 be refused
         **shards,
     )
+
+
+def _schedule(config: TrainingConfig) -> dict[str, Any]:
+    """Warm-up, then polynomial decay to the last learning rate; the library has another name for a decay to the first one."""
+    if config.final_learning_rate_ratio == 1:
+        return {"lr_scheduler_type": "constant_with_warmup"}
+    last = config.learning_rate * config.final_learning_rate_ratio
+    return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": last, "power": config.decay_power}}
 
 
 def _adapted(model: nn.Module) -> nn.Module:

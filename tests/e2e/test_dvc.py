@@ -57,6 +57,8 @@ TINY: dict[str, Any] = {
     "score": {"batch_tokens": 8192},
     "critical_sample": {"batch": 2, "batch_problems": 6, "repair_candidates": 1},
     "evaluate": {
+        "critical": [],
+        "also": {"dev": {"policies": [], "pass_at": [1]}},
         "policies": ["rl"],
         "pass_at": [1, 2],
         "n_at": [[1, 2]],
@@ -230,8 +232,9 @@ def logs_of(*names: str) -> set[str]:
 
 
 AFTER_CRITICAL = ("run_tests/critical/test/hidden/of-1/0", "run_tests/critical/test/example/of-1/0")
-TABLES = ("evaluate/evaluate", "collect", "report/report")
-TABLE_STAGES = {f"evaluate-{RUN}", "collect", f"report-{RUN}"}
+TABLES = ("evaluate/evaluate", "evaluate_set/dev", "tables/tables", "collect", "report/report")
+TABLE_STAGES = {f"evaluate-{RUN}", f"evaluate_set-{RUN}", f"tables-{RUN}", "collect", f"report-{RUN}"}
+"""Every table names the hash of the configuration, so each parameter makes other tables."""
 
 
 @pytest.fixture(scope="module")
@@ -283,9 +286,9 @@ def test_b_and_f_a_parameter_there_and_back_by_dvc(work: Workspace) -> None:
     with Change(work) as change:
         work.set("train_repair.training.steps", 12)
         output = work.dvc("repro")
-    repaired = {f"train_repair-{RUN}", f"critical_sample-{RUN}", f"run_tests-{RUN}-critical", *TABLE_STAGES}
+    repaired = {f"train_repair-{RUN}", f"critical_sample-{RUN}-critical", f"run_tests-{RUN}-critical", *TABLE_STAGES}
     assert started(output) == {*repaired, "dvc_yaml"}
-    assert change.ran == logs_of("train_repair/repair", "critical_sample/test/of-1/0", *AFTER_CRITICAL, *TABLES)
+    assert change.ran == logs_of("train_repair/repair", "critical_sample/critical/test/of-1/0", *AFTER_CRITICAL, *TABLES)
     assert change.ran == change.equal_bytes_stop
     work.assert_both_at_rest()
     (work.folder.parent / "other_results.json").write_text(json.dumps(work.results()), encoding="utf-8")
@@ -340,12 +343,12 @@ def test_b_a_parameter_by_snakemake(work: Workspace) -> None:
         expected = change.stale()
         work.snakemake()
     # `evaluate` and `report` read section critical_sample too, and both are downstream of it anyway.
-    assert change.ran == expected == logs_of("critical_sample/test/of-1/0", *AFTER_CRITICAL, *TABLES)
+    assert change.ran == expected == logs_of("critical_sample/critical/test/of-1/0", *AFTER_CRITICAL, *TABLES)
     assert "changed" in work.dvc("status")
     assert "dvc repro" in work.sync("adopt", fails=True), "what DVC does not know is not adopted"
     made = work.results()
     with Change(work) as change:  # in place of `make record`: DVC deletes all these outputs, and Snakemake finds them again
-        assert f"critical_sample-{RUN}" in started(work.dvc("repro"))
+        assert f"critical_sample-{RUN}-critical" in started(work.dvc("repro"))
     assert change.ran == set(), "what Snakemake has made is not made again"
     assert work.results() == made
     work.assert_both_at_rest()
@@ -386,10 +389,10 @@ def test_c_an_edit_of_a_rule(work: Workspace) -> None:
     with Change(work) as change:
         work.edit("workflow/rules/programs.smk", lambda text: text.replace("coderl critical-sample --", "coderl critical-sample  --"))
         output = work.dvc("repro")
-    asked = {f"critical_sample-{RUN}", f"score-{RUN}", f"sample-{RUN}-actor", f"sample-{RUN}-policy-rl", "dvc_yaml"}
+    asked = {f"critical_sample-{RUN}-critical", f"score-{RUN}", f"sample-{RUN}-actor", f"sample-{RUN}-policy-rl", "dvc_yaml"}
     asked |= {f"run_tests-{RUN}-{model}" for model in ("actor", "critical", "empty", "policy-rl", "reference")}
     assert started(output) == asked, "DVC sees that the file of rules is another one"
-    assert change.ran == change.equal_bytes_stop == logs_of("critical_sample/test/of-1/0"), "Snakemake sees which rule is"
+    assert change.ran == change.equal_bytes_stop == logs_of("critical_sample/critical/test/of-1/0"), "Snakemake sees which rule is"
     work.assert_both_at_rest()
 
     with Change(work) as change:

@@ -173,6 +173,19 @@ def test_plan_with_sizes_drops_an_incomplete_last_batch() -> None:
     assert [len(batch) for batch in plan_batches([1] * 5, settings(), 1, random.Random(0))] == [5]
 
 
+def test_the_learning_rate_may_stay_as_it_is(tmp_path: Path) -> None:
+    """Spec 5.3: constant; the polynomial schedule of transformers refuses a decay to the first value."""
+    rates = {}
+    for ratio in (1.0, 0.5):
+        config = settings(final_learning_rate_ratio=ratio, log_every=1)
+        rows = train(tiny_model(), Pairs(), program_cross_entropy, config, settings="", seed=3, work=tmp_path / str(ratio))
+        rates[ratio] = [row["learning_rate"] for row in rows]
+    assert set(rates[1.0]) == {1e-2}
+    assert rates[0.5][0] == 1e-2
+    assert rates[0.5] == sorted(rates[0.5], reverse=True)
+    assert rates[0.5][-1] < 6e-3
+
+
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="examples of this stage are empty"):
         train(tiny_model(), Pairs(0), program_cross_entropy, settings(), settings="", seed=1, work=tmp_path)
