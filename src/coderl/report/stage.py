@@ -147,7 +147,7 @@ def _budget(rows: Sequence[Row], compared: Sequence[Row]) -> str:
     table = sections.budget_table(rows)
     lead = (
         "Critical sampling generates more programs than its first round. Beside it stand plain samples of the same policy that may "
-        "spend as much, filtered by the same example tests: as many programs, or as many tokens, problem by problem. "
+        "spend as much, filtered by the same example tests: as many programs or tokens problem by problem, or as many tokens in all. "
         "<b>pass@budget</b> is the share of problems that any program of the pool solves."
     )
     return table and section("budget", "Equal budget", lead, table, sections.differences(compared, budget=True, name="budget"))
