@@ -76,9 +76,8 @@ def pull() -> None:
     """Bring what dvc.lock names from the remote, and adopt it."""
     if not Path("dvc.lock").exists():
         raise SystemExit("error: no dvc.lock, so there is nothing to pull; make the results (`dvc repro`) and record them")
-    remotes = dict(line.split()[:2] for line in output(*DVC, "remote", "list").splitlines())
     name = output(*DVC, "config", "core.remote").strip()
-    place = remotes.get(name, "")
+    place = output(*DVC, "config", f"remote.{name}.url").strip()  # not `dvc remote list`, which breaks long lines
     if "://" not in place and not Path(place).is_dir():
         raise SystemExit(
             f"error: the remote '{name}' is not here ({place}); say where `dvc push` has put the files:\n"
