@@ -528,7 +528,7 @@ def test_g_an_interrupted_stage_keeps_its_finished_shards(work: Workspace) -> No
     logs = work.logs()
     assert started(work.dvc("repro", "--single-item", stage)) == {stage}, "after Ctrl-C, without another command"
     now = work.logs()
-    again = {log for log in now if now[log] != logs[log]}
+    again = {log for log in now if now[log] != logs.get(log)}  # a job that was killed may have left no log
     assert again == shards - kept, "what was finished is not made again"
     work.git("checkout", "--quiet", "--", ".")
     work.dvc("checkout")
