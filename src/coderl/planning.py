@@ -163,7 +163,7 @@ LONGEST = Constant(3.0, "x", "estimated: the longest program of a batch is three
 KEPT_ROWS = Constant(1.2, "x", "sampling/generation.py: ended rows leave a batch when 30 % have ended")
 FILL = Constant(0.9, "share", "length-bucketed batches: tokens that are no padding limit, training.plan_batches")
 CRITICAL_ROUNDS = Constant(2.1, "x N", f"{_MINI}: 41.9 programs per problem at N = 20; 3 at most")
-REPAIR_ROUNDS = Constant(0.2, "x N", "the mini run without refinement: 61 of 300 problems were repaired")
+REPAIR_ROUNDS = Constant(0.2, "x N", "the mini run without refinement: repair was tried on 63 of 300 problems")
 FURTHER_ROUNDS = Constant(0.25, "share", "the same: 34.8 programs per problem at N = 10, 9 further rounds at most and a repair")
 FILE_SECONDS = Constant(0.00033, "s", f"{_MINI}: 24,000 generated files in 8 s")
 FILE_BYTES = Constant(37, "B", f"{_MINI}: generated files, compressed")
