@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_run import LEVELS, FakeRun, make_fake_run
 
@@ -282,6 +283,21 @@ def test_show_prints_results_budgets_critic_and_differences(evaluated: Path) -> 
         assert part in text
     assert "\x1b" not in text
     assert "introductory, 4 problems" in shown(evaluated / "apps_eval.csv", difficulty="introductory")
+
+
+def test_show_prints_budgets_that_are_the_same_once(evaluated: Path, tmp_path: Path) -> None:
+    assert "equal programs and tokens" not in shown(evaluated / "apps_eval.csv")
+    for name, column in (("apps_eval.csv", "decoding"), ("differences.csv", "baseline_decoding")):
+        table = pd.read_csv(evaluated / name, dtype=str, keep_default_na=False)
+        copied = table[table[column].str.startswith("filtered_equal_programs")]
+        again = copied.assign(**{column: copied[column].str.replace("programs", "tokens")})
+        if "comparison" in table:
+            again["comparison"] = copied["comparison"].str.replace("programs", "tokens")
+        others = table[~table[column].str.startswith("filtered_equal_tokens")]
+        pd.concat([others, again]).to_csv(tmp_path / name, index=False)
+    text = shown(tmp_path / "apps_eval.csv")
+    assert "plain, equal tokens" not in text
+    assert text.count("plain, equal programs and tokens") == text.count("plain, equal programs") == 2
 
 
 def test_show_adds_the_mean_over_seeds(three_seeds: list[Path], tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -22,6 +23,8 @@ BUDGET_LABELS: dict[str, str] = {
     "filtered_equal_total": "plain, equal total tokens",
     "filtered": "critical sampling",
 }
+SAME_BUDGETS = "plain, equal programs and tokens"
+"""Label of both rows where they hold the same numbers: without refinement they seldom differ."""
 BUDGET_LABELS |= {f"{name}_{AGREEMENT}": f"{label}, by agreement" for name, label in BUDGET_LABELS.items()}
 PIPE_WIDTH = 200
 """A pipe or a log has no width of its own: wide enough that no line is folded."""
@@ -82,9 +85,9 @@ def is_at_budget(row: Row) -> bool:
     return is_budget(row) and (plain or row["model"] == "critical_sampling")
 
 
-def budget_comparison(row: Row, minus: str = " - ") -> str:
+def budget_comparison(row: Row, minus: str = " - ", *, labels: Mapping[str, str] = BUDGET_LABELS) -> str:
     """What a row of differences.csv for which is_budget holds compares, in words."""
-    return minus.join(BUDGET_LABELS.get(row[name], row[name]) for name in ("decoding", "baseline_decoding"))
+    return minus.join(labels.get(row[name], row[name]) for name in ("decoding", "baseline_decoding"))
 
 
 def is_main(row: Row) -> bool:
@@ -105,10 +108,10 @@ def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row])
     )
     main = [row for row in results if is_main(row)]
     console.print(_pivot(main, lambda row: row["model"], lambda row: _value(row, console)))
-    budget = [row for row in results if is_at_budget(row)]
+    budget, labels = _budgets_once([row for row in results if is_at_budget(row)], "decoding")
     if any(row["model"] == "critical_sampling" for row in budget):
         console.print("Critical sampling beside plain samples of the same policy at its budget, filtered by example tests", style="bold")
-        console.print(_pivot(budget, lambda row: BUDGET_LABELS[row["decoding"]], lambda row: _value(row, console), cost=True))
+        console.print(_pivot(budget, lambda row: labels[row["decoding"]], lambda row: _value(row, console), cost=True))
     rankers = [row for row in rows if row["metric"] in ("auc", "auc_within_problem")]
     if rankers:
         console.print("Which program is right? AUC of the critic beside the actor's own likelihood (50 = chance)", style="bold")
@@ -120,6 +123,20 @@ def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row])
     for note in dict.fromkeys(f"{row['model']}, {row['decoding']}: {row['note']}" for row in [*main, *budget] if row["note"]):
         console.print(f"  {note}", style="dim")
     console.print()
+
+
+def _budgets_once(rows: Sequence[Row], column: str) -> tuple[list[Row], dict[str, str]]:
+    """(rows, label of each decoding in `column`): plain samples at equal programs and at equal tokens once where they are the same."""
+    labels = dict(BUDGET_LABELS)
+    kept = list(rows)
+    for suffix in ("", f"_{AGREEMENT}"):
+        pair = [f"filtered_equal_{kind}{suffix}" for kind in ("programs", "tokens")]
+        first, second = ([{**row, column: ""} for row in rows if row[column] == name] for name in pair)
+        numbers = [[{key: each for key, each in row.items() if key != "comparison"} for row in side] for side in (first, second)]
+        if first and numbers[0] == numbers[1]:
+            kept = [row for row in kept if row[column] != pair[1]]
+            labels[pair[0]] = labels[pair[0]].replace(BUDGET_LABELS["filtered_equal_programs"], SAME_BUDGETS)
+    return kept, labels
 
 
 def _pivot(rows: Sequence[Row], label: Callable[[Row], str], cell: Cell, *, cost: bool = False) -> Table:
@@ -183,15 +200,24 @@ def _print_differences(console: Console, rows: Sequence[Row]) -> None:
     for owner in dict.fromkeys(owners):
         if len(set(owners)) > 1:
             console.print(owner, style="bold")
-        mine = [row for row, name in zip(rows, owners, strict=True) if name == owner and (is_main(row) or is_budget(row))]
-        for budget in (False, True):
-            if chosen := [row for row in mine if is_budget(row) == budget]:
-                console.print(_pivot(chosen, lambda row: _difference_label(row, console), lambda row: _difference(row, console)))
+        mine = [row for row, name in zip(rows, owners, strict=True) if name == owner]
+        like = [row for row in mine if is_budget(row) and _same_submission(row)]
+        budget, labels = _budgets_once(like, "baseline_decoding")
+        for chosen, label in (
+            ([row for row in mine if is_main(row)], lambda row: row["comparison"]),
+            (budget, partial(budget_comparison, labels=labels)),
+        ):
+            if chosen:
+                console.print(_pivot(chosen, partial(_label, label, console), lambda row: _difference(row, console)))
 
 
-def _difference_label(row: Row, console: Console) -> str:
-    text = budget_comparison(row) if is_budget(row) else row["comparison"]
-    return text.replace(" - ", "\n- ") if console.is_terminal else text
+def _same_submission(row: Row) -> bool:
+    """True where both sides submit by chance or both by agreement; one against the other is in the file only."""
+    return row["decoding"].endswith(AGREEMENT) == row["baseline_decoding"].endswith(AGREEMENT)
+
+
+def _label(label: Callable[[Row], str], console: Console, row: Row) -> str:
+    return label(row).replace(" - ", "\n- ") if console.is_terminal else label(row)
 
 
 def _difference(row: Row, console: Console) -> Text:
