@@ -141,7 +141,7 @@ def test_auto_takes_the_first_that_the_host_allows(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(backends, "_auto", [])
     monkeypatch.setattr(container, "docker_refused", lambda: "no engine answers")
     monkeypatch.setattr(container, "apptainer_refused", lambda: None)
-    monkeypatch.setattr(worker, "_announced", set())
+    monkeypatch.setattr(worker, "announced", set())
     monkeypatch.setitem(backends.BACKENDS, "apptainer", backends.BACKENDS["rehearsal"])
 
     def refused(settings: dict[str, Any], limits: Limits) -> Any:
@@ -260,7 +260,7 @@ def test_landlock_is_active() -> None:
 
 def test_without_landlock_the_other_walls_stand(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setitem(backends.BACKENDS, "namespace", replace(backends.BACKENDS["namespace"], landlock=False))
-    monkeypatch.setattr(worker, "_announced", set())
+    monkeypatch.setattr(worker, "announced", set())
     with caplog.at_level(logging.INFO, "coderl.sandbox"):
         assert judge(OK, DOUBLE, QUICK, backend="namespace").outcome == "passed_test"
     assert "NOT active: Landlock" in caplog.text
