@@ -42,11 +42,11 @@ _BOOTSTRAP = (
     "main()"
 )
 _SIZE = struct.Struct("<Q")
-_AHEAD = 24
+_AHEAD = 40
 """Jobs per worker that are taken from the iterator before their results are asked for: others go on beside a slow program."""
-_TOGETHER = 4
-"""Jobs that travel together at most: a message costs as much as a twentieth of a small program."""
-_MESSAGE_SECONDS = 0.004
+_TOGETHER = 12
+"""Jobs that travel together at most. A message costs 50 us, a twentieth of a small program (benchmarks/README.md)."""
+_MESSAGE_SECONDS = 0.02
 """Judging that is worth a message."""
 _QUEUE_SECONDS = 0.02
 """Programs that take less find the next ones waiting behind them; others are for whoever is free first."""
