@@ -238,16 +238,16 @@ def test_the_gate_between_processes_and_threads() -> None:
         other = judging.Gate()
         other.share(file)
         other.enter(True)
-        os.write(theirs, b"in")
+        os.write(theirs, b"begin,")
         time.sleep(0.3)
-        os.write(theirs, b"out")
+        os.write(theirs, b"end")
         other.leave(True)
         os._exit(0)
     waiting = []
 
     def enter() -> None:
         gate.enter(False)
-        waiting.append(os.read(ours, 9))
+        waiting.append(os.read(ours, 99))
         gate.leave(False)
 
     try:
@@ -259,7 +259,7 @@ def test_the_gate_between_processes_and_threads() -> None:
         assert waiting == []
         gate.leave(False)
         thread.join(10)
-        assert waiting == [b"inout"]
+        assert waiting == [b"begin,end"]
     finally:
         os.waitpid(child, 0)
         for number in (ours, theirs, file):
