@@ -184,6 +184,19 @@ def test_layers_are_announced_once_and_here(caplog: pytest.LogCaptureFixture, mo
     assert backends.settled("auto") == "namespace"
 
 
+def test_workers_that_fill_the_machine_have_a_core_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    assert crew.cores_for(len(allowed)) == allowed
+    assert crew.cores_for(len(allowed) + 1) == [*allowed, allowed[0]]
+    list(judge_many([Job(number, OK, DOUBLE) for number in range(8 * len(allowed))], LIMITS, workers=max(2, len(allowed))))
+    held = {}
+    for process in judging_processes():
+        (held[process],) = {tuple(os.sched_getaffinity(one)) for one in {process} | below(process)}  # one for it and its worker
+    assert {core for (core,) in held.values()} == set(allowed)
+    monkeypatch.setattr(crew.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert crew.cores_for(3) == [None, None, None]
+
+
 def test_jobs_go_on_while_results_are_not_asked_for() -> None:
     """Long programs do not queue behind each other, and a slow reader does not leave the processes idle."""
     found = judge_many([Job(number, SLEEPY, ONE) for number in range(8)], LIMITS, workers=2)

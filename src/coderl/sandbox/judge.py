@@ -12,7 +12,7 @@ from coderl.problems import Tests
 from coderl.records import DataError
 from coderl.sandbox import backends
 from coderl.sandbox.backends import BackendName
-from coderl.sandbox.crew import Crew, JudgingProcess
+from coderl.sandbox.crew import Crew, JudgingProcess, cores_for
 from coderl.sandbox.judging import judge_on
 from coderl.sandbox.observing import observe_on
 from coderl.sandbox.outcome import Checker, Job, Limits, Outcome, Prelude
@@ -34,16 +34,16 @@ def _take(limits: Limits, backend: str) -> Worker:
     return backends.open_worker(wanted, limits)
 
 
-def _take_process(limits: Limits, backend: str) -> JudgingProcess:
-    """An idle judging process with such a worker, or a new one."""
+def _take_process(limits: Limits, backend: str, core: int | None) -> JudgingProcess:
+    """An idle judging process with such a worker on that core, or a new one."""
     wanted = backends.settled(backend)
     with _lock:
-        fitting = [one for one in _idle_processes if one.limits == limits and one.backend == wanted]
+        fitting = [one for one in _idle_processes if (one.limits, one.backend, one.core) == (limits, wanted, core)]
         for candidate in fitting:
             _idle_processes.remove(candidate)
             if candidate.lives():
                 return candidate
-    return JudgingProcess(limits, wanted)
+    return JudgingProcess(limits, wanted, core)
 
 
 def _keep(worker: Worker) -> None:
@@ -157,7 +157,9 @@ def judge_many(
                 yield job.id, judge_on(worker, job, checker, stop_at_first_failure, prelude)
         return
 
-    crew = Crew(lambda: _take_process(limits, name), workers, (checker, stop_at_first_failure, prelude))
+    # What runs in Docker has the engine's cores.
+    cores: list[int | None] = [None] * workers if name == "docker" else cores_for(workers)
+    crew = Crew(lambda core: _take_process(limits, name, core), cores, (checker, stop_at_first_failure, prelude))
     try:
         yield from crew.run(jobs)
     except BaseException:
