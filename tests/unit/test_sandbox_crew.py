@@ -127,7 +127,7 @@ def test_a_program_that_two_processes_end_with_is_an_error() -> None:
 
     def kill() -> None:
         while not over.wait(1):
-            for process in judging_processes():
+            for process in judging_processes() if len(seen) == 2 else []:
                 os.kill(process, signal.SIGKILL)
 
     seen: list[Any] = []
