@@ -16,8 +16,9 @@ Two loads:
   what EvalPlus can judge (it gets arguments and values, and has nothing to parse), and take less than 0.1 s in all.
 - `stdin`: generated programs of competition style with 21 tests each (the mean of APPS).
 
-`--scaling` compares one worker with two (wall time: for an idle machine), `--memory N` judges N programs and prints the memory of
-the judge and of its worker on the way.
+`--scaling` compares one worker with two, and with two judges at once that know nothing of each other: no two workers can be faster on
+this machine (wall time: for an idle machine). `--memory N` judges N programs and prints the memory of the judge and of its worker on
+the way.
 """
 
 from __future__ import annotations
@@ -422,18 +423,45 @@ def measured(name: str, load: Path, number: int) -> tuple[float, float, int]:
     return cpu_of_children() - before + float(lost), wall, int(passed)
 
 
+def side(load: Path) -> None:
+    """In a process of its own: judge the load with so many workers as every line of standard input says, print programs per second."""
+    programs = json.loads(load.read_text())
+    for line in sys.stdin:
+        started = time.monotonic()
+        if judged(programs, workers=int(line)) != len(programs):
+            sys.exit("a reference solution is not passed")
+        print(len(programs) / (time.monotonic() - started), flush=True)
+
+
 def scaling(programs: list[Program], rounds: int) -> None:
-    """One worker beside two, in wall time, in turns."""
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    for turn in range(rounds):
-        for workers in (1, 2) if turn % 2 else (2, 1):
-            judged(programs[: 50 * workers], workers=workers)
-            started = time.monotonic()
-            judged(programs, workers=workers)
-            rates[workers].append(len(programs) / (time.monotonic() - started))
-    ratio = statistics.median(b / a for a, b in zip(rates[1], rates[2], strict=True))
-    one, two = (f"{statistics.median(rates[workers]):.0f}" for workers in (1, 2))
-    print(f"programs per second (wall): one worker {one}, two {two}, ratio {ratio:.2f}")
+    """One worker, two of one judge, and two judges with a worker each (what this machine allows), in wall time, in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        load = Path(folder, "load.json")
+        load.write_text(json.dumps(programs))
+        command = [sys.executable, __file__, "--side", "--load", str(load)]
+        sides = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+
+        def rate(workers: int, judges: int = 1) -> float:
+            for one in sides[:judges]:
+                assert one.stdin is not None
+                print(workers, file=one.stdin, flush=True)
+            return sum(float(one.stdout.readline()) for one in sides[:judges] if one.stdout is not None)
+
+        kinds = {"one worker": (1, 1), "two workers": (2, 1), "two judges": (1, 2)}
+        rates: dict[str, list[float]] = {name: [] for name in kinds}
+        for turn in range(rounds + 1):
+            for position in range(len(kinds)):
+                name = list(kinds)[(position + turn) % len(kinds)]
+                found = rate(*kinds[name])
+                if turn:  # the first time is to start and to warm up
+                    rates[name].append(found)
+        for one in sides:
+            one.communicate()
+    medians = ", ".join(f"{name} {statistics.median(found):.0f}" for name, found in rates.items())
+    print(f"programs per second (wall), median of {rounds} rounds: {medians}")
+    for name in ("two workers", "two judges"):
+        ratios = [two / one for one, two in zip(rates["one worker"], rates[name], strict=True)]
+        print(f"{name}: {statistics.median(ratios):.2f} times one worker ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def resident(process: int) -> dict[str, int]:
@@ -502,8 +530,12 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--memory", type=int)
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.side:
+        side(arguments.load)
+        return
     if arguments.contestant:
         drive(arguments.contestant, arguments.load, arguments.programs)
         return

@@ -20,7 +20,7 @@ from sandbox_programs import DOUBLE, OK
 from test_sandbox_isolation import refuse_namespaces
 
 from coderl.problems import InputOutputTests
-from coderl.sandbox import InfrastructureError, Limits, backends, close_workers, container, judge, worker
+from coderl.sandbox import InfrastructureError, Job, Limits, backends, close_workers, container, judge, judge_many, worker
 from coderl.sandbox.inside import relay, syscalls
 from coderl.sandbox.judge import _idle
 
@@ -84,12 +84,14 @@ def test_no_process_survives_its_program(backend: Any, program: str) -> None:
     assert below(os.getpid()) == before
 
 
-def test_nothing_is_left_when_the_judge_of_a_container_is_killed() -> None:
-    judging = start_judging("rehearsal")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_is_left_when_the_judge_of_a_container_is_killed(workers: int) -> None:
+    judging = start_judging("rehearsal", workers)
     deadline = time.monotonic() + 20
-    while len(left := below(judging.pid)) < 9 and time.monotonic() < deadline:
+    least = 9 if workers == 1 else 20  # relay, two launchers, zygote, compiler and the program's four; of two, a judging process
+    while len(left := below(judging.pid)) < least and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(left) >= 9, left  # relay, two launchers, zygote, compiler and the program's four
+    assert len(left) >= least, left
     judging.send_signal(signal.SIGKILL)
     judging.wait()
     while any(Path(f"/proc/{process}").exists() for process in left) and time.monotonic() < deadline:
@@ -97,14 +99,15 @@ def test_nothing_is_left_when_the_judge_of_a_container_is_killed() -> None:
     assert [process for process in left if Path(f"/proc/{process}").exists()] == []
 
 
-def start_judging(backend: str) -> subprocess.Popen[bytes]:
-    """Another process that judges a program which never ends."""
+def start_judging(backend: str, workers: int = 1) -> subprocess.Popen[bytes]:
+    """Another process that judges a program which never ends, on each of its workers."""
     script = f"""
         from coderl.problems import InputOutputTests
-        from coderl.sandbox import Limits, judge
+        from coderl.sandbox import Job, Limits, judge_many
         print("start", flush=True)
         program = "import os\\nos.fork()\\nos.fork()\\nwhile True: pass"
-        judge(program, InputOutputTests("stdin", [""], [""]), Limits(cpu_seconds=60), backend={backend!r})
+        jobs = [Job(number, program, InputOutputTests("stdin", [""], [""])) for number in range({workers})]
+        list(judge_many(jobs, Limits(cpu_seconds=60), workers={workers}, backend={backend!r}))
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(worker.__file__).parents[2]) + os.pathsep + os.environ.get("PYTHONPATH", "")}
     judging = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env=environment)
@@ -141,7 +144,7 @@ def test_auto_takes_the_first_that_the_host_allows(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(backends, "_auto", [])
     monkeypatch.setattr(container, "docker_refused", lambda: "no engine answers")
     monkeypatch.setattr(container, "apptainer_refused", lambda: None)
-    monkeypatch.setattr(worker, "_announced", set())
+    monkeypatch.setattr(worker, "announced", set())
     monkeypatch.setitem(backends.BACKENDS, "apptainer", backends.BACKENDS["rehearsal"])
 
     def refused(settings: dict[str, Any], limits: Limits) -> Any:
@@ -260,7 +263,7 @@ def test_landlock_is_active() -> None:
 
 def test_without_landlock_the_other_walls_stand(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setitem(backends.BACKENDS, "namespace", replace(backends.BACKENDS["namespace"], landlock=False))
-    monkeypatch.setattr(worker, "_announced", set())
+    monkeypatch.setattr(worker, "announced", set())
     with caplog.at_level(logging.INFO, "coderl.sandbox"):
         assert judge(OK, DOUBLE, QUICK, backend="namespace").outcome == "passed_test"
     assert "NOT active: Landlock" in caplog.text
@@ -303,6 +306,16 @@ def test_containers_are_gone_after_success_and_after_errors(monkeypatch: pytest.
 
 
 @pytest.mark.docker
+def test_several_workers_have_a_container_each() -> None:
+    jobs = [Job(number, OK if number % 3 else "while True: pass", DOUBLE) for number in range(12)]
+    found = [outcome.outcome for _, outcome in judge_many(jobs, QUICK, workers=2, backend="docker")]
+    assert found == ["passed_test" if number % 3 else "runtime_error" for number in range(12)]
+    assert len(containers()) == 2
+    close_workers()
+    assert containers() == []
+
+
+@pytest.mark.docker
 def test_a_container_that_is_killed_is_replaced() -> None:
     import docker
 
@@ -318,14 +331,15 @@ def test_a_container_that_is_killed_is_replaced() -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda ending: ending.name)
-def test_containers_are_gone_when_the_judge_is_ended(ending: signal.Signals) -> None:
-    judging = start_judging("docker")
+def test_containers_are_gone_when_the_judge_is_ended(ending: signal.Signals, workers: int) -> None:
+    judging = start_judging("docker", workers)
     deadline = time.monotonic() + 20
-    while not containers() and time.monotonic() < deadline:
+    while len(containers()) < workers and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)
-    assert containers()
+    assert len(containers()) == workers
     judging.send_signal(ending)
     assert judging.wait(20) != 0
     assert gone()

@@ -35,7 +35,7 @@ def _fresh() -> Iterator[None]:
 
 
 def test_layers_are_announced_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_announced", set())
+    monkeypatch.setattr(worker, "announced", set())
     with caplog.at_level(logging.INFO, "coderl.sandbox"):
         judge(OK, DOUBLE, LIMITS)
         close_workers()
@@ -79,7 +79,7 @@ def test_refused_without_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unisolated_is_an_explicit_loud_choice(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_announced", set())
+    monkeypatch.setattr(worker, "announced", set())
     with caplog.at_level(logging.WARNING, "coderl.sandbox"):
         found = judge(OK, DOUBLE, LIMITS, unisolated=True)
     assert (found.outcome, found.backend) == ("passed_test", "unisolated")

@@ -218,7 +218,7 @@ def test_an_interrupt_is_one_in_the_background_of_a_shell_too(loop: str, monkeyp
 def test_the_engine_runs_without_walls_to_be_measured(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = replace(BACKENDS["unisolated"], name="bare", own_processes=True, walls=False, landlock=False)
     monkeypatch.setitem(BACKENDS, "bare", bare)
-    monkeypatch.setattr(worker, "_announced", set())
+    monkeypatch.setattr(worker, "announced", set())
     with caplog.at_level(logging.WARNING, "coderl.sandbox.worker"):
         found = [outcome.outcome for _, outcome in judge_many(PROGRAMS[:5], LIMITS, backend="bare")]  # type: ignore[arg-type]
     assert found == ["passed_test", "failed_test", "compile_error", "runtime_error", "runtime_error"]
@@ -257,7 +257,7 @@ def test_a_build_that_does_not_fit_is_left_alone_and_said(
     copy = copy_with(tmp_path / "sandbox", name, content)
     monkeypatch.delenv(LOOP, raising=False)
     monkeypatch.setattr(parent, "__file__", str(copy / "inside" / "parent.py"))
-    monkeypatch.setattr(worker, "_announced", set())
+    monkeypatch.setattr(worker, "announced", set())
     with caplog.at_level(logging.INFO, "coderl.sandbox.worker"):
         assert judge(OK, DOUBLE, LIMITS).outcome == "passed_test"
     said = [record.getMessage() for record in caplog.records if "no compiled loop" in record.getMessage()]

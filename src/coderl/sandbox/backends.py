@@ -130,6 +130,15 @@ def settled(name: str) -> str:
     return _auto[0].name if name == "auto" and _auto else name
 
 
+def settle(wanted: str, found: str) -> bool:
+    """Take over what "auto" has come to in a judging process; returns whether that was not known."""
+    with _lock:
+        if wanted != "auto" or _auto:
+            return False
+        _auto.append(BACKENDS[found])
+        return True
+
+
 def resolve(backend: BackendName, unisolated: bool) -> str:
     """The name that the caller's wish, and the environment's, comes to."""
     if unisolated or (os.environ.get(UNISOLATED, "") == "1" and backend in ("auto", "namespace")):

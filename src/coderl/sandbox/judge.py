@@ -5,24 +5,22 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from coderl.problems import Tests
 from coderl.records import DataError
 from coderl.sandbox import backends
 from coderl.sandbox.backends import BackendName
+from coderl.sandbox.crew import Crew, JudgingProcess, cores_for
 from coderl.sandbox.judging import judge_on
 from coderl.sandbox.observing import observe_on
 from coderl.sandbox.outcome import Checker, Job, Limits, Outcome, Prelude
 from coderl.sandbox.worker import Worker
 
 _IDLE_WORKERS = 4
-_AHEAD = 8
-"""Jobs per worker that are taken from the iterator before their results are asked for."""
 _idle: list[Worker] = []
+_idle_processes: list[JudgingProcess] = []
 _lock = threading.Lock()
 
 
@@ -34,6 +32,18 @@ def _take(limits: Limits, backend: str) -> Worker:
             if candidate.limits == limits and candidate.backend == wanted:
                 return _idle.pop(position)
     return backends.open_worker(wanted, limits)
+
+
+def _take_process(limits: Limits, backend: str, core: int | None) -> JudgingProcess:
+    """An idle judging process with such a worker on that core, or a new one."""
+    wanted = backends.settled(backend)
+    with _lock:
+        fitting = [one for one in _idle_processes if (one.limits, one.backend, one.core) == (limits, wanted, core)]
+        for candidate in fitting:
+            _idle_processes.remove(candidate)
+            if candidate.lives():
+                return candidate
+    return JudgingProcess(limits, wanted, core)
 
 
 def _keep(worker: Worker) -> None:
@@ -63,15 +73,28 @@ def _worker(limits: Limits, backend: str) -> Iterator[Worker]:
 def close_workers() -> None:
     """End the idle workers that `judge` and `judge_many` keep for their next call."""
     with _lock:
-        closing = list(_idle)
-        _idle.clear()
+        closing, processes = list(_idle), list(_idle_processes)
+        _forget()
     for worker in closing:
         worker.close()
+    _end_processes(processes)
+
+
+def _end_processes(processes: list[JudgingProcess]) -> None:
+    for process in processes:
+        process.leave()
+    for process in processes:
+        process.close()
+
+
+def _forget() -> None:
+    _idle.clear()
+    _idle_processes.clear()
 
 
 atexit.register(close_workers)
 # A forked copy of this process must not talk to its parent's workers.
-os.register_at_fork(after_in_child=_idle.clear)
+os.register_at_fork(after_in_child=_forget)
 
 
 def judge(
@@ -122,7 +145,8 @@ def judge_many(
     """Judge a stream of programs; yields (id, outcome) in the order of `jobs`, in constant memory.
 
     Args:
-        workers: jailed parents that judge at the same time; outcomes do not depend on it.
+        workers: jailed parents that judge at the same time; outcomes do not depend on it. More than one are in as many judging
+            processes (crew.py): tests, and backends that are not built in, then have to be picklable.
 
     Arguments and errors otherwise as for `judge`.
     """
@@ -133,35 +157,18 @@ def judge_many(
                 yield job.id, judge_on(worker, job, checker, stop_at_first_failure, prelude)
         return
 
-    local = threading.local()
-    opened: list[Worker] = []
-
-    def one(job: Job) -> tuple[Hashable, Outcome]:
-        if not hasattr(local, "worker"):
-            local.worker = _take(limits, name)
-            with _lock:
-                opened.append(local.worker)
-        return job.id, judge_on(local.worker, job, checker, stop_at_first_failure, prelude)
-
-    pending: deque[Future[tuple[Hashable, Outcome]]] = deque()
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+    # What runs in Docker has the engine's cores.
+    cores: list[int | None] = [None] * workers if name == "docker" else cores_for(workers)
+    crew = Crew(lambda core: _take_process(limits, name, core), cores, (checker, stop_at_first_failure, prelude))
     try:
-        for job in jobs:
-            pending.append(executor.submit(one, job))
-            if len(pending) >= workers * _AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield from crew.run(jobs)
     except BaseException:
-        for worker in list(opened):
-            worker.abort()
-        executor.shutdown(wait=True, cancel_futures=True)
-        for worker in opened:
-            worker.close()
+        crew.abort()
         raise
-    executor.shutdown()
-    for worker in opened:
-        _keep(worker)
+    with _lock:
+        _idle_processes.extend(crew.members())
+        surplus = [_idle_processes.pop(0) for _ in range(len(_idle_processes) - _IDLE_WORKERS)]
+    _end_processes(surplus)
 
 
 def observe_many(

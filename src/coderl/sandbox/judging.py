@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import tempfile
 import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -116,13 +118,35 @@ def _end_of(run: Run) -> TestResult | None:
     return TestResult(False, "systemexit", f"exit status {run.status}") if run.status else None
 
 
-class _Gate:
-    """Children run side by side, but for one that has to be alone."""
+class Gate:
+    """Children run side by side, but for one that has to be alone: among the threads of this process, and the processes that share a file.
+
+    Between processes two bytes of that file are locked (POSIX locks, which a process loses when it ends): one is held by whoever is
+    about to start, the other, shared, while a child runs. Who wants to be alone keeps the first, so that it gets its turn.
+    """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.count = 0
         self.waiting = 0
+        self.file: int | None = None
+
+    def shared_file(self) -> int:
+        """The descriptor of a file that other processes can be given for `share`."""
+        with self.changed:
+            if self.file is None:
+                if hasattr(os, "memfd_create"):
+                    self.file = os.memfd_create("gate")
+                else:  # a judge outside Linux, whose programs run in Docker
+                    with tempfile.TemporaryFile() as file:
+                        self.file = os.dup(file.fileno())
+                if self.count:  # no one else can have it yet
+                    fcntl.lockf(self.file, fcntl.LOCK_SH if self.count > 0 else fcntl.LOCK_EX, 1, 1)
+            return self.file
+
+    def share(self, file: int) -> None:
+        """Heed the other processes that have this file."""
+        self.file = file
 
     def enter(self, alone: bool) -> None:
         """Before a child starts; alone: wait until the others have ended, and let none start until this one has ended."""
@@ -131,17 +155,38 @@ class _Gate:
                 self.waiting += alone
                 self.changed.wait_for(lambda: self.count == 0 if alone else self.count >= 0 and not self.waiting)
                 self.waiting -= alone
+            if self.file is not None:
+                if self.count and self._another_waits():
+                    self.changed.wait_for(lambda: self.count == 0)
+                if self.count == 0:  # nobody of this process is inside and would have to come out meanwhile
+                    fcntl.lockf(self.file, fcntl.LOCK_EX, 1, 0)
+                    fcntl.lockf(self.file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, 1, 1)
+                    if not alone:
+                        fcntl.lockf(self.file, fcntl.LOCK_UN, 1, 0)
             self.count = -1 if alone else self.count + 1
 
     def leave(self, alone: bool) -> None:
         """After it."""
         with self.changed:
             self.count = 0 if alone else self.count - 1
-            if alone or self.waiting:
+            if self.count == 0 and self.file is not None:
+                fcntl.lockf(self.file, fcntl.LOCK_UN, 2, 0)
+            if alone or self.waiting or self.count == 0:
                 self.changed.notify_all()
 
+    def _another_waits(self) -> bool:
+        """Whether a process waits until this one has nobody inside."""
+        assert self.file is not None
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+        except OSError:
+            return True
+        fcntl.lockf(self.file, fcntl.LOCK_UN, 1, 0)
+        return False
 
-_ALONE = _Gate()
+
+ALONE = Gate()
+"""Of all workers of this process, and of the judging processes that it started (crew.py)."""
 _ASLEEP = 0.005
 """Share of the wall time that a program which only waits computes at most."""
 
@@ -223,12 +268,12 @@ class Judging:
     def _retried(self, job: dict[str, Any], first: int, tests: int, right: bytes | None = None) -> tuple[Run, Answers]:
         """Run one child; once more where the first run says nothing about the program. `right`: all that one writes which is.
 
-        A program that the backstop killed although it had been computing runs again while no other worker of this process does.
+        A program that the backstop killed although it had been computing runs again while nobody else of `ALONE` does.
         """
         starved = False
         for attempt in (1, 2):
             alone, died = starved, False
-            _ALONE.enter(alone)
+            ALONE.enter(alone)
             try:
                 run = self.worker.run(job, tests)
             except WorkerDiedError as error:
@@ -238,7 +283,7 @@ class Judging:
                     ) from None
                 died = True
             finally:
-                _ALONE.leave(alone)
+                ALONE.leave(alone)
             if died:
                 self.worker.restart()
                 continue
@@ -454,7 +499,7 @@ class Judging:
         return answers.tests[: len(tests)], _end_of(run)
 
 
-os.register_at_fork(after_in_child=_ALONE.__init__)  # type: ignore[misc]
+os.register_at_fork(after_in_child=ALONE.__init__)  # type: ignore[misc]
 
 
 def judge_on(worker: Worker, job: Job, checker: Checker, stop_at_first_failure: bool, prelude: Prelude = "none") -> Outcome:

@@ -29,7 +29,8 @@ _MARSHAL = 2
 """The form that every Python reads (a container may have another one), and whose reader does not look every key up."""
 _SLACK_SECONDS = 60.0
 _COMPILE_SECONDS = 3.0
-_announced: set[str] = set()
+announced: set[str] = set()
+"""Backends whose layers this process has logged."""
 
 
 class IsolationError(InfrastructureError):
@@ -314,9 +315,9 @@ def _numpy_folders() -> list[str]:
 
 
 def _announce(kind: Backend, found: dict[str, Any]) -> None:
-    if kind.name in _announced:
+    if kind.name in announced:
         return
-    _announced.add(kind.name)
+    announced.add(kind.name)
     version = found.get("landlock")
     landlock = f"; Landlock (version {version})" if version else "; NOT active: Landlock (this kernel, or the container's filter, has none)"
     if kind.trusted:
