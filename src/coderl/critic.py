@@ -160,8 +160,8 @@ class PairedExamples(CriticExamples):
 
     def lengths(self, item: Any) -> tuple[int, int]:
         """Source and target tokens of both programs."""
-        (first, second), (third, fourth) = (CriticExamples.lengths(self, index) for index in item)
-        return first + third, second + fourth
+        found = [CriticExamples.lengths(self, index) for index in item]
+        return sum(source for source, _ in found), sum(target for _, target in found)
 
     def collate(self, items: list[Any]) -> dict[str, Tensor]:
         """As CriticExamples.collate with a second dimension of 2 behind the first: failing and passing program.
