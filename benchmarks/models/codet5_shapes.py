@@ -53,8 +53,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, float | str]:
         def epoch(self, epoch: int) -> list[int]:
             return list(range(arguments.batch * arguments.steps))
 
-        def length(self, item: int) -> int:
-            return arguments.source + arguments.target
+        def lengths(self, item: int) -> tuple[int, int]:
+            return arguments.source, arguments.target
 
         def collate(self, items: list[int]) -> dict[str, torch.Tensor]:
             random = torch.Generator().manual_seed(items[0])

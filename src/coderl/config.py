@@ -347,6 +347,13 @@ class PretrainConfig(Section):
     pivot_at_line_end: float = Field(
         0.0, ge=0, le=1, description="Share of next-token pivots moved to a line end; 0 = spec 1.4, the mini run uses 0.6."
     )
+    pivot_after_comment: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of next-token pivots put behind a docstring or comment, where there is one, so that the source tells what the "
+        "target does, as in CodeT5's text-to-code generation; 0 = spec 1.4. Ours.",
+    )
     phases: list[PretrainPhase] = Field(..., min_length=1, description="One after the other; spec 1.5.")
 
     @field_validator("pivot_range")

@@ -118,9 +118,9 @@ class CriticExamples:
         room = int(len(chosen) * SINGLE_CLASS_SHARE / (1 - SINGLE_CLASS_SHARE))
         return chosen + rng.sample(alone, min(room, len(alone)))
 
-    def length(self, item: int) -> int:
-        """Source + target tokens."""
-        return len(self.examples[item].prompt) + len(self.examples[item].program)
+    def lengths(self, item: int) -> tuple[int, int]:
+        """Source and target tokens."""
+        return len(self.examples[item].prompt), len(self.examples[item].program)
 
     def collate(self, items: list[int]) -> dict[str, Tensor]:
         """prompt_ids, prompt_mask [B, S], program_ids [B, T], labels, weights [B]; normaliser = sum of weights of the step."""
@@ -158,9 +158,10 @@ class PairedExamples(CriticExamples):
         room = int(2 * len(pairs) * SINGLE_CLASS_SHARE / (1 - SINGLE_CLASS_SHARE))
         return pairs + rng.sample(alone, min(room, len(alone)))
 
-    def length(self, item: Any) -> int:
-        """Source + target tokens of both programs."""
-        return sum(CriticExamples.length(self, index) for index in item)
+    def lengths(self, item: Any) -> tuple[int, int]:
+        """Source and target tokens of both programs."""
+        found = [CriticExamples.lengths(self, index) for index in item]
+        return sum(source for source, _ in found), sum(target for _, target in found)
 
     def collate(self, items: list[Any]) -> dict[str, Tensor]:
         """As CriticExamples.collate with a second dimension of 2 behind the first: failing and passing program.

@@ -9,6 +9,8 @@ import hashlib
 import logging
 import math
 import random
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +41,9 @@ from coderl.training import (
 )
 
 logger = logging.getLogger(__name__)
+
+_WORDS = re.compile(r"""^[ \t]*[rRuU]?(\"{3}|'{3}).*?\1[ \t]*\n|(?:^[ \t]*#[^\n]*\n)+""", re.DOTALL | re.MULTILINE)
+"""A docstring, or what looks like one, or lines of comments."""
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 """CodeT5's, with ids 0 to 4 (spec 1.2)."""
@@ -134,21 +139,39 @@ def mask_spans(
     return source + list(tokens[position:]), target
 
 
+def comment_ends(text: str) -> list[int]:
+    """Where code goes on after words: behind the line break of each docstring and each block of comment lines, ascending."""
+    return [match.end() for match in _WORDS.finditer(text) if match.end() < len(text)]
+
+
 def split_at_pivot(
-    tokens: Sequence[int], lines: Sequence[int], *, bounds: tuple[float, float], at_line_end: float, rng: random.Random
+    tokens: Sequence[int],
+    lines: Sequence[int],
+    comments: Sequence[int] = (),
+    *,
+    bounds: tuple[float, float],
+    at_line_end: float,
+    after_comment: float = 0.0,
+    rng: random.Random,
 ) -> tuple[list[int], list[int]]:
     """Next-token prediction (spec 1.4): (source, target) of one window, cut at a random pivot.
 
     The pivot is uniform over ceil(low L) .. floor(high L). With probability `at_line_end` it is a random line end
-    inside these bounds instead, when there is one.
+    inside these bounds instead, when there is one. With probability `after_comment` it is the end of a random docstring or comment,
+    wherever that is: the source ends in words and the target is the code that they tell of, as in CodeT5's text-to-code generation.
 
     Args:
         tokens: ids of the window, no special tokens, at least 2.
         lines: positions after which a line ends, ascending.
+        comments: positions after which a docstring or a block of comments ends.
         bounds: (low, high) shares of the length.
         at_line_end: probability of a line end.
+        after_comment: probability of the end of a docstring or comment, before any other choice.
         rng: source of randomness.
     """
+    if after_comment > 0 and comments and rng.random() < after_comment:
+        pivot = rng.choice(comments)
+        return list(tokens[:pivot]), list(tokens[pivot:])
     low = max(1, math.ceil(bounds[0] * len(tokens)))
     high = max(low, min(len(tokens) - 1, math.floor(bounds[1] * len(tokens))))
     pivot = rng.randint(low, high)
@@ -164,11 +187,15 @@ def split_at_pivot(
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of one file (or of several small ones, packed): token ids, the number of each token's word, whether a file ends it."""
+    """A stretch of one file (or of several small ones, packed): token ids, the number of each token's word, whether a file ends it.
+
+    `comments`: positions after which a docstring or a block of comments ends; none are kept where files are packed.
+    """
 
     tokens: list[int]
     words: list[int | None]
     ends: bool = True
+    comments: tuple[int, ...] = ()
 
 
 def make_windows(texts: Sequence[str], tokenizer: Any, size: int, pack: bool) -> list[Window]:
@@ -180,14 +207,18 @@ def make_windows(texts: Sequence[str], tokenizer: Any, size: int, pack: bool) ->
     tokens: list[int] = []
     words: list[int | None] = []
     # the backend alone: lists of masks and types for every file would take most of the time
-    for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False):
+    for text, encoding in zip(texts, tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True):
         ids, numbers = encoding.ids, encoding.word_ids
+        ends = [] if pack else comment_ends(text)
+        token_ends = [end for _, end in encoding.offsets] if ends else []
+        comments = [bisect_left(token_ends, end) + 1 for end in ends]  # a token may hold the line break and the blanks behind it
         for start in range(0, len(ids), size):
             piece, piece_words = ids[start : start + size], numbers[start : start + size]
             if len(piece) < 2:
                 continue
             if not pack:
-                windows.append(Window(piece, piece_words, ends=start + size >= len(ids)))
+                inside = tuple(position - start for position in comments if start < position < start + len(piece))
+                windows.append(Window(piece, piece_words, start + size >= len(ids), inside))
                 continue
             if tokens and len(tokens) + 1 + len(piece) > size:
                 windows.append(Window(tokens, words))
@@ -224,9 +255,10 @@ class PretrainingExamples:
             items += [(name, order[i % len(order)], derived_seed(self.seed, name, epoch, i)) for i in range(count)]
         return items
 
-    def length(self, item: tuple[str, int, int]) -> int:
-        """Tokens of the window and its special tokens; corruption adds a few sentinels."""
-        return len(self.windows[item[0]][item[1]].tokens) + 4
+    def lengths(self, item: tuple[str, int, int]) -> tuple[int, int]:
+        """Source and target tokens."""
+        source, target = self.pair(item)
+        return len(source), len(target)
 
     def pair(self, item: tuple[str, int, int]) -> tuple[list[int], list[int]]:
         """(source, target) token ids with special tokens, within the limits of the configuration."""
@@ -239,7 +271,13 @@ class PretrainingExamples:
         else:
             lines = [i + 1 for i, token in enumerate(window.tokens) if token in self.newlines]
             source, target = split_at_pivot(
-                window.tokens, lines, bounds=self.config.pivot_range, at_line_end=self.config.pivot_at_line_end, rng=rng
+                window.tokens,
+                lines,
+                window.comments,
+                bounds=self.config.pivot_range,
+                at_line_end=self.config.pivot_at_line_end,
+                after_comment=self.config.pivot_after_comment,
+                rng=rng,
             )
         lengths, start, end = self.config.lengths, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         source = source[-(lengths.max_source_tokens - 2) :]  # the tokens beside the pivot matter most (spec 1.4)

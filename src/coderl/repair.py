@@ -127,10 +127,10 @@ class RepairExamples:
         rng = random.Random(derived_seed(self.seed, "repair targets", epoch))
         return [(i, rng.randrange(len(targets))) for i, (_, targets) in enumerate(self.pairs)]
 
-    def length(self, item: tuple[int, int]) -> int:
-        """Source + target tokens."""
+    def lengths(self, item: tuple[int, int]) -> tuple[int, int]:
+        """Source and target tokens."""
         prompt, targets = self.pairs[item[0]]
-        return len(prompt) + len(targets[item[1]])
+        return len(prompt), len(targets[item[1]])
 
     def collate(self, items: list[tuple[int, int]]) -> dict[str, Tensor]:
         """prompt_ids, prompt_mask [B, S], program_ids [B, T], normaliser = target tokens of the step."""

@@ -223,12 +223,12 @@ class PolicyExamples:
             items += [(i, rng.randrange(len(self.pairs[i][1]))) for i in order[:count]]
         return items
 
-    def length(self, item: tuple[int, int]) -> int:
-        """Source + target tokens."""
+    def lengths(self, item: tuple[int, int]) -> tuple[int, int]:
+        """Source and target tokens."""
         if item[0] < 0:
-            return len(self.experience[item[1]].prompt) + len(self.experience[item[1]].program)
+            return len(self.experience[item[1]].prompt), len(self.experience[item[1]].program)
         prompt, programs = self.pairs[item[0]]
-        return len(prompt) + len(programs[item[1]])
+        return len(prompt), len(programs[item[1]])
 
     def collate(self, items: list[tuple[int, int]]) -> dict[str, Tensor]:
         """One step of both kinds of rows.

@@ -48,6 +48,8 @@ T = TypeVar("T")
 _WHOLE = "whole"
 """File in a checkpoint of which nothing is missing."""
 _STEPS_IN_IDENTITY = 16
+_BANDS = 12
+"""Bands of target lengths, and about as many batches in each, among which items are sorted by length."""
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 """(model, micro-batch) -> (its share of the step's loss, its shares of the step's metrics); shares sum to the whole."""
@@ -59,8 +61,8 @@ class Examples(Protocol):
     def epoch(self, epoch: int) -> list[Any]:
         """The items of one pass; the same list for the same number."""
 
-    def length(self, item: Any) -> int:
-        """Source + target tokens of an item, for bucketing."""
+    def lengths(self, item: Any) -> tuple[int, int]:
+        """Source and target tokens of an item, for bucketing: each of the two is padded to the longest of a batch."""
 
     def collate(self, items: list[Any]) -> dict[str, Tensor]:
         """Tensors with one row per item; a key that starts with "normaliser" is a 0-dim tensor of the whole step."""
@@ -97,11 +99,11 @@ def _patient_group() -> Any:
     return distributed.new_group(backend="gloo", timeout=timedelta(days=30))
 
 
-def plan_batches(lengths: Sequence[int], config: TrainingConfig, parts: int, rng: random.Random) -> list[list[int]]:
-    """Indices of the items of each optimiser step of one epoch.
+def plan_batches(lengths: Sequence[tuple[int, int]], config: TrainingConfig, parts: int, rng: random.Random) -> list[list[int]]:
+    """Indices of the items of each optimiser step of one epoch; `lengths` are the items' source and target tokens.
 
     With `batch_size`: that many items, shuffled; an incomplete last batch is dropped unless it is the only one (spec 2.5).
-    With `batch_tokens`: batches of items of similar length whose padded size stays below it, in random order. A batch holds
+    With `batch_tokens`: batches of items of similar lengths whose padded size stays below it, in random order. A batch holds
     at least `parts` items (devices x micro-batches), or those that were left.
     """
     order = list(range(len(lengths)))
@@ -111,22 +113,33 @@ def plan_batches(lengths: Sequence[int], config: TrainingConfig, parts: int, rng
         batches = [order[i : i + size] for i in range(0, len(order), size)]
         return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
     assert config.batch_tokens is not None
-    mean = max(1.0, sum(lengths) / len(lengths))
-    pool = max(parts, int(64 * config.batch_tokens / mean))  # sorting within pools keeps the mix of an epoch random
+    mean = max(1.0, sum(map(sum, lengths)) / len(lengths))
+    pool = max(parts, int(_BANDS**2 * config.batch_tokens / mean))  # sorting within pools keeps the mix of an epoch random
     batches = []
     for start in range(0, len(order), pool):
         batch: list[int] = []
-        longest = 0
-        for index in sorted(order[start : start + pool], key=lambda i: lengths[i]):
-            longest = max(longest, lengths[index])
-            if len(batch) >= parts and longest * (len(batch) + 1) > config.batch_tokens:
+        source = target = 0  # longest of the batch
+        for index in _side_by_side(order[start : start + pool], lengths):
+            source, target = max(source, lengths[index][0]), max(target, lengths[index][1])
+            if len(batch) >= parts and (source + target) * (len(batch) + 1) > config.batch_tokens:
                 batches.append(batch)
-                batch, longest = [], lengths[index]
+                batch, (source, target) = [], lengths[index]
             batch.append(index)
         if batch:
             batches.append(batch)
     rng.shuffle(batches)
     return batches
+
+
+def _side_by_side(items: list[int], lengths: Sequence[tuple[int, int]]) -> list[int]:
+    """The items so that neighbours have similar sources and similar targets: bands of targets, each run through by source.
+
+    Sorted by the sum alone, a cut file's short source meets another's long one, and two fifths of a batch are padding (docs/log.md).
+    """
+    by_target = sorted(items, key=lambda i: (lengths[i][1], lengths[i][0]))
+    width = math.ceil(len(items) / _BANDS)
+    bands = [by_target[start : start + width] for start in range(0, len(items), width)]
+    return [i for number, band in enumerate(bands) for i in sorted(band, key=lambda i: lengths[i][0], reverse=number % 2 == 1)]
 
 
 class _StepBatches(Dataset[dict[str, Tensor]]):
@@ -145,7 +158,7 @@ class _StepBatches(Dataset[dict[str, Tensor]]):
         self.items = self.examples.epoch(epoch)
         if not self.items:
             raise DataError("nothing to train on: the examples of this stage are empty; are there programs with outcomes, or solutions?")
-        lengths = [self.examples.length(item) for item in self.items]
+        lengths = [self.examples.lengths(item) for item in self.items]
         rng = random.Random(derived_seed(self.seed, "batches", epoch))
         self.batches = plan_batches(lengths, self.config, self.parts, rng)
 
@@ -394,7 +407,7 @@ def _identity(model: nn.Module, batches: _StepBatches, config: TrainingConfig, s
     digest = hashlib.sha256(f"{section_json(config)} {settings} {seed} {world}".encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().float().cpu().numpy().tobytes())
-    digest.update(repr([batches.examples.length(item) for item in batches.items]).encode())
+    digest.update(repr([batches.examples.lengths(item) for item in batches.items]).encode())
     for chosen in batches.batches[:_STEPS_IN_IDENTITY]:
         for key, value in sorted(batches.examples.collate([batches.items[i] for i in chosen]).items()):
             digest.update(f"{key} {tuple(value.shape)}".encode() + value.numpy().tobytes())

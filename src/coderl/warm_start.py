@@ -50,10 +50,10 @@ class SolutionExamples:
         rng = random.Random(derived_seed(self.seed, "solutions", epoch))
         return [(i, rng.randrange(len(programs))) for i, (_, programs) in enumerate(self.encoded)]
 
-    def length(self, item: tuple[int, int]) -> int:
-        """Source + target tokens."""
+    def lengths(self, item: tuple[int, int]) -> tuple[int, int]:
+        """Source and target tokens."""
         prompt, programs = self.encoded[item[0]]
-        return len(prompt) + len(programs[item[1]])
+        return len(prompt), len(programs[item[1]])
 
     def collate(self, items: list[tuple[int, int]]) -> dict[str, Tensor]:
         """prompt_ids, prompt_mask [B, S], program_ids [B, T], normaliser = target tokens of the step."""

@@ -259,7 +259,7 @@ def test_pairs_are_a_failing_and_a_passing_program_of_one_problem() -> None:
             assert [p.passed for p in drawn] == ([False, True] if len(item) == 2 else [drawn[0].passed])
         assert sum(map(len, items)) == len(single.epoch(epoch))
         assert sum(len(item) == 2 for item in items) == 3
-    assert paired.length(paired.epoch(0)[0]) == 8
+    assert paired.lengths(paired.epoch(0)[0]) == (4, 4)
     assert PairedExamples(encoded([judged("a", 0, "passed_test")]), 4, "within_problem", 0, seed=3).epoch(0) == [(0,)]
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from coderl import pretraining
 from coderl.config import ArchitectureConfig, LengthsConfig, PretrainConfig, PretrainPhase, TokenizerConfig, TrainingConfig
-from coderl.pretraining import PretrainingExamples, make_windows, mask_spans, pretrain, split_at_pivot, train_tokenizer
+from coderl.pretraining import PretrainingExamples, comment_ends, make_windows, mask_spans, pretrain, split_at_pivot, train_tokenizer
 from coderl.records import DataError
 from coderl.training import train
 
@@ -113,6 +113,41 @@ def test_pivot_at_line_ends() -> None:
     for seed in range(50):
         source, _ = split_at_pivot(list(range(100)), [5, 40, 60, 95], bounds=(0.1, 0.9), at_line_end=1.0, rng=random.Random(seed))
         assert len(source) in (40, 60)
+
+
+SCRIPT = """# First words
+# go on.
+import re
+x = "# none"
+
+
+def f(a):
+    '''Second words,
+
+    go on.'''
+    return a  # none
+"""
+
+
+def test_comments_end_where_code_begins() -> None:
+    assert [SCRIPT[:end].rstrip().split()[-1] + SCRIPT[end:].split()[0] for end in comment_ends(SCRIPT)] == ["on.import", "on.'''return"]
+    assert comment_ends("x = 1\n# the end\n") == []
+
+
+def test_pivot_after_comments_cuts_words_from_their_code() -> None:
+    tokenizer = train_tokenizer(iter([*CODE, SCRIPT]), TokenizerConfig(vocabulary_size=400, min_frequency=2, sentinels=10))
+    (window,) = make_windows([SCRIPT], tokenizer, 400, False)
+    cut = config().model_copy(update={"pivot_after_comment": 1.0, "lengths": LengthsConfig(max_source_tokens=200, max_target_tokens=200)})
+    examples = PretrainingExamples({"ntp": [window]}, tokenizer, cut.phases[1], cut, 1)
+    heads = set()
+    for seed in range(20):
+        source, target = examples.pair(("ntp", 0, seed))
+        assert examples.lengths(("ntp", 0, seed)) == (len(source), len(target))
+        head, tail = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (source, target))
+        assert head + tail == SCRIPT
+        heads.add((head.split()[-1], tail.split()[0]))
+    assert heads == {("on.", "import"), ("on.'''", "return")}
+    assert split_at_pivot(range(100), [], (), bounds=(0.5, 0.5), at_line_end=0.0, after_comment=1.0, rng=random.Random(1))[1][0] == 50
 
 
 def test_tokenizer_has_codet5s_ids_and_keeps_text() -> None:

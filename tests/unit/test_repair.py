@@ -112,7 +112,7 @@ def test_input_holds_problem_program_outcome_and_error(include_message: bool) ->
     target = encode_program(tokenizer, "import r", 32)
     assert batch["program_ids"][1].tolist() == target + [-100] * (batch["program_ids"].shape[1] - len(target))
     assert batch["normaliser"].item() == sum(len(encode_program(tokenizer, text, 32)) for text in ("print(min(x))", "import r"))
-    assert examples.length((1, 0)) == len(prompt) + len(target)
+    assert examples.lengths((1, 0)) == (len(prompt), len(target))
 
 
 def test_no_pair_at_all_is_an_error_with_the_next_step() -> None:

@@ -36,8 +36,8 @@ class Pairs:
     def epoch(self, epoch: int) -> list[int]:
         return list(range(len(self.data)))
 
-    def length(self, item: int) -> int:
-        return len(self.data[item][0]) + len(self.data[item][1])
+    def lengths(self, item: int) -> tuple[int, int]:
+        return len(self.data[item][0]), len(self.data[item][1])
 
     def collate(self, items: list[int]) -> dict[str, Tensor]:
         batch = collate_pairs([self.data[i][0] for i in items], [self.data[i][1] for i in items], 0)
@@ -157,20 +157,22 @@ def test_metrics_are_means_over_the_logged_steps(tmp_path: Path) -> None:
     assert [row["rows"] for row in log] == [8.0, 8.0, 8.0]
 
 
-def test_plan_with_tokens_fills_batches_of_similar_length() -> None:
-    lengths = [random.Random(1).randint(5, 60) for _ in range(500)] + list(range(5, 60))
-    config = settings(batch_size=None, batch_tokens=256)
+def test_plan_with_tokens_fills_batches_of_similar_lengths() -> None:
+    """Also where a file is cut anywhere: its source is short or long, and what is padded is source and target apart."""
+    rng = random.Random(1)
+    lengths = [(source, max(1, size - source)) for size in (rng.randint(40, 120) for _ in range(4000)) if (source := rng.randint(4, size))]
+    config = settings(batch_size=None, batch_tokens=1024)
     batches = plan_batches(lengths, config, 1, random.Random(0))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert all(max(lengths[i] for i in batch) * len(batch) <= 256 for batch in batches if len(batch) > 1)
-    used = sum(lengths) / sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
-    assert used > 0.9
+    padded = [(max(lengths[i][0] for i in batch) + max(lengths[i][1] for i in batch)) * len(batch) for batch in batches]
+    assert all(size <= 1024 for size, batch in zip(padded, batches, strict=True) if len(batch) > 1)
+    assert sum(map(sum, lengths)) / sum(padded) > 0.9
 
 
 def test_plan_with_sizes_drops_an_incomplete_last_batch() -> None:
-    batches = plan_batches([1] * 20, settings(), 1, random.Random(0))
+    batches = plan_batches([(1, 1)] * 20, settings(), 1, random.Random(0))
     assert [len(batch) for batch in batches] == [8, 8]
-    assert [len(batch) for batch in plan_batches([1] * 5, settings(), 1, random.Random(0))] == [5]
+    assert [len(batch) for batch in plan_batches([(1, 1)] * 5, settings(), 1, random.Random(0))] == [5]
 
 
 def test_the_learning_rate_may_stay_as_it_is(tmp_path: Path) -> None:
