@@ -724,7 +724,8 @@ class EvaluateConfig(Section):
     )
     over_seeds: dict[OverSeeds, Annotated[list[Name], Field(min_length=1)]] | None = Field(
         None,
-        description="Small versions of the paper's tables over seeds (docs/tables.md): where their rows come from, per row one <run>/<set> for each "
+        description="Small versions of the paper's tables over seeds (docs/tables.md): where their rows come from, per row one "
+        "<run>/<set> for each "
         "seed, in the same order everywhere; the set `apps` is the run's main table. null = the paper's own tables.",
     )
     paper_numbers: bool = Field(

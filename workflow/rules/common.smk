@@ -383,7 +383,7 @@ def over_seeds(run, table):
     if table not in SEED_TABLES or (found is None and table in PAPER_TABLES):
         return {}
     sources = {
-        name: [tuple(each.split("/", 1)) for each in chosen(run, "evaluate.over_seeds", found or {}, name)]
+        name: [tuple(each.partition("/")[::2]) for each in chosen(run, "evaluate.over_seeds", found or {}, name)]
         for name in SEED_TABLES[table].sources
     }
     first, firsts = next(iter(sources.items()))

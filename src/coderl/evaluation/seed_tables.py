@@ -67,7 +67,8 @@ _OTHER = "The paper's numbers are of APPS, by beam search: compare signs and ord
 
 
 def _paper_lines(table: str) -> dict[str, Line]:
-    """Rows of one of the paper's tables by the model, or the other run, that ours comes from; rows that the paper alone has are left out."""
+    """Rows of one of the paper's tables by the model, or the other run, that ours comes from; rows that the paper alone has are "
+    "left out."""
     (found,) = [each for each in PAPER if each.name == table]
     return {line.other or next(iter(line.ours.values()))[0]: line for line in found.lines if line.ours}
 
@@ -79,7 +80,13 @@ def _plain(model: str, *metrics: str) -> dict[str, Key]:
     return {metric: (model, "all", metric) for metric in metrics}
 
 
-_SHORT = {"warm_start": "warm start", "no_values": "A", "ce": "CE", "ce_on_passing": "CE with own passing programs", "rl": "CodeRL, loss as ours"}
+_SHORT = {
+    "warm_start": "warm start",
+    "no_values": "A",
+    "ce": "CE",
+    "ce_on_passing": "CE with own passing programs",
+    "rl": "CodeRL, loss as ours",
+}
 """Lines that others are compared with."""
 
 
@@ -122,7 +129,9 @@ def _pretraining(source: str, ours: str) -> SeedLine:
     line = _TABLE_5["warm_start" if source == "main" else source]
     first = source == "codet5_small"
     versus = () if first else ("codet5_small", ABOVE)
-    return SeedLine(source, (*line.labels, ours), source, _plain("warm_start", *_PASS), versus, line.paper, short="the first row" if first else "")
+    return SeedLine(
+        source, (*line.labels, ours), source, _plain("warm_start", *_PASS), versus, line.paper, short="the first row" if first else ""
+    )
 
 
 _OUTCOMES: tuple[str, ...] = OUTCOMES
@@ -133,7 +142,9 @@ def _outcomes(model: str, label: str, suite: str, *versus: str) -> SeedLine:
     read_off = {name: [paper_value("apps", model, "all", f"{suite}_{name}", level) for level in LEVELS] for name in _OUTCOMES}
     paper = {name: "/".join("" if each is None else f"{each.value:.1f}" for each in values) for name, values in read_off.items()}
     cells: dict[str, Key] = {name: (model, "all", f"{suite}_{name}") for name in _OUTCOMES}
-    return SeedLine(f"{label} {suite}", (suite, label), "main", cells, tuple(f"{each} {suite}" for each in versus), paper, short="before RL")
+    return SeedLine(
+        f"{label} {suite}", (suite, label), "main", cells, tuple(f"{each} {suite}" for each in versus), paper, short="before RL"
+    )
 
 
 SEED_TABLES: dict[str, SeedTable] = {
@@ -145,7 +156,7 @@ SEED_TABLES: dict[str, SeedTable] = {
             ("id", "baseline", "values"),
             _PASS,
             (
-                _policy("warm_start", ("-", "none", "no RL"), paper=_WARM_START),
+                _policy("warm_start", ("none", "", ""), paper=_WARM_START),
                 _return_estimate("no_values", "warm_start"),
                 _return_estimate("no_baseline", "warm_start", "no_values"),
                 _return_estimate("distance", "warm_start", "no_values"),
@@ -153,7 +164,8 @@ SEED_TABLES: dict[str, SeedTable] = {
                 _policy("leave_one_out", ("ours", "leave-one-out", "none"), "warm_start", "no_values"),
                 _policy("leave_one_out_critic", ("ours", "leave-one-out", "critic"), "warm_start", "no_values"),
             ),
-            note="A to D are the paper's return estimates in our form of the loss (negative returns bounded, mean within a program), the same steps "
+            note="A to D are the paper's return estimates in our form of the loss (negative returns bounded, mean within a "
+            "program), the same steps "
             f"for all; the literal recipe is a row of the follow-ups. {_OTHER}",
         ),
         SeedTable(
@@ -170,7 +182,8 @@ SEED_TABLES: dict[str, SeedTable] = {
                 _policy("leave_one_out", ("CE + RL, leave-one-out (ours)",), "warm_start", "ce", "ce_on_passing"),
                 _policy("ce_on_passing", ("CE on references and own passing programs (ours)",), "warm_start", "ce"),
             ),
-            note="The same steps for all. CE + RL also does cross entropy on the actor's own passing programs where a problem has no references: its "
+            note="The same steps for all. CE + RL also does cross entropy on the actor's own passing programs where a problem "
+            "has no references: its "
             f"fair control is the last row, which does so without RL. {_OTHER}",
         ),
         SeedTable(
@@ -199,8 +212,10 @@ SEED_TABLES: dict[str, SeedTable] = {
                 *_critical("m4", ("yes", "M=4")),
                 *_critical("rounds", ("ours: further rounds where none passes", "then M=4")),
             ),
-            note="Ten programs in the first round and in each later one. pass@5, pass@10 and 1@10 count the programs that critical sampling returns, as "
-            "the paper does; 1@budget and pass@budget count all that was generated, and their second difference is to plain samples that cost as "
+            note="Ten programs in the first round and in each later one. pass@5, pass@10 and 1@10 count the programs that "
+            "critical sampling returns, as "
+            "the paper does; 1@budget and pass@budget count all that was generated, and their second difference is to plain "
+            "samples that cost as "
             "many tokens in all. The paper's columns are of 200 and 1000 programs on APPS: compare signs and order.",
             paper_columns={"pass@5": "pass@200", "pass@10": "pass@1000", "1@10": "1@1000"},
         ),
@@ -250,13 +265,25 @@ SEED_TABLES: dict[str, SeedTable] = {
         SeedTable(
             "goals",
             "Goals",
-            ("quantity",),
+            ("quantity", "goal"),
             ("pass@1", "pass@5", "1@budget"),
             (
                 SeedLine("warm_start", ("warm start",), "main", _plain("warm_start", *_PASS), hidden=True),
                 SeedLine("ce", ("as many CE steps",), "main", _plain("rl_finetune/ce", *_PASS), hidden=True),
-                SeedLine("rl", ("RL fine-tuning, minus the warm start",), "main", _plain("rl_finetune/rl", *_PASS), ("warm_start",)),
-                SeedLine("rl ce", ("RL fine-tuning, minus as many steps of cross entropy",), "main", _plain("rl_finetune/rl", *_PASS), ("ce",)),
+                SeedLine(
+                    "rl",
+                    ("RL fine-tuning, minus the warm start", "pass@1 +8, interval above +4; competition level 8"),
+                    "main",
+                    _plain("rl_finetune/rl", *_PASS),
+                    ("warm_start",),
+                ),
+                SeedLine(
+                    "rl ce",
+                    ("RL fine-tuning, minus as many steps of cross entropy", "pass@5 +10"),
+                    "main",
+                    _plain("rl_finetune/rl", *_PASS),
+                    ("ce",),
+                ),
                 SeedLine(
                     "plain",
                     ("plain, equal total tokens",),
@@ -266,27 +293,52 @@ SEED_TABLES: dict[str, SeedTable] = {
                 ),
                 SeedLine(
                     "critical",
-                    ("critical sampling, minus plain samples at equal total tokens",),
+                    ("critical sampling, minus plain samples at equal total tokens", "1@budget +5, interval above 0"),
                     "main",
                     {"1@budget": ("critical_sampling", "filtered", "1@budget")},
                     ("plain",),
                 ),
             ),
-            note="Competition level: the third of the slashed numbers.",
+            note="Competition level: the third of the slashed numbers. AUC: on the train problems that each critic holds out, "
+            "every seed in parentheses.",
         ),
     )
-}  # fmt: skip
+}
 
-CRITIC_ROWS: tuple[tuple[str, str], ...] = (("critic", "critic"), ("actor_log_likelihood", "the actor's log-likelihood"))
+CRITIC_ROWS: tuple[tuple[str, str, str], ...] = (
+    ("critic", "critic, which also reads a likelihood", "70 alone, 87 with it"),
+    ("actor_log_likelihood", "the actor's log-likelihood alone", ""),
+)
 """Rows of the goals table that are no means over test problems: AUC within a problem, on the critic's own held-out train problems."""
 
 
 # --------------------------------------------------------------------------------------------------- the numbers
 
 COLUMNS: tuple[str, ...] = (
-    "table", "line", "labels", "metric", "difficulty", "value", "low", "high", "per_seed", "n_problems", "n_seeds", "seeds", "runs",
-    "versus", "difference", "difference_low", "difference_high", "contains_zero", "difference_per_seed", "paper_metric", "paper", "paper_difference",
-)  # fmt: skip
+    "table",
+    "line",
+    "labels",
+    "metric",
+    "difficulty",
+    "value",
+    "low",
+    "high",
+    "confidence",
+    "per_seed",
+    "n_problems",
+    "n_seeds",
+    "seeds",
+    "runs",
+    "versus",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "contains_zero",
+    "difference_per_seed",
+    "paper_metric",
+    "paper",
+    "paper_difference",
+)
 """One row per line, metric, difficulty and comparison (a line without any has one row); `labels` is a JSON list."""
 
 
@@ -338,12 +390,15 @@ def _check_pairs(table: SeedTable, sources: Mapping[str, Sequence[Path]], seeds:
     for source in table.sources:
         if [each.seed for each in seeds[source]] != [each.seed for each in seeds[first]]:
             found = {name: [each.seed for each in seeds[name]] for name in (first, source)}
-            raise DataError(f"--over-seeds: {first} has the seeds {found[first]}, {source} has {found[source]}; name the runs in the same order")
+            raise DataError(
+                f"--over-seeds: {first} has the seeds {found[first]}, {source} has {found[source]}; name the runs in the same order"
+            )
         for path, here, there, other in zip(sources[source], seeds[source], seeds[first], sources[first], strict=True):
             if here.problem != there.problem:
                 task = next(task for task in {**here.problem, **there.problem} if here.problem.get(task) != there.problem.get(task))
                 raise DataError(
-                    f"{path}: {task} is not the problem that {other} has under this name, so that the two cannot be compared problem by problem; "
+                    f"{path}: {task} is not the problem that {other} has under this name, so that the two cannot be compared "
+                    "problem by problem; "
                     "give both runs the same procedural.seed and the same problems"
                 )
 
@@ -405,6 +460,7 @@ def _line_rows(
                 "value": percent(value.mean),
                 "low": percent(value.low),
                 "high": percent(value.high),
+                "confidence": f"{confidence:g}",
                 "per_seed": " ".join(map(percent, value.per_seed)),
                 "n_problems": str(value.n_problems),
                 "n_seeds": str(len(runs)),
@@ -416,7 +472,9 @@ def _line_rows(
             if not others:
                 rows.append(common)
             for other_name, other, theirs in others:
-                difference = pooled([{task: x - b[task] for task, x in a.items() if task in b} for a, b in zip(ours, theirs, strict=True)], level)
+                difference = pooled(
+                    [{task: x - b[task] for task, x in a.items() if task in b} for a, b in zip(ours, theirs, strict=True)], level
+                )
                 low, high = percent(difference.low), percent(difference.high)
                 here, there = _paper(line, column, level), _paper(other, column, level)
                 rows.append(
@@ -444,7 +502,7 @@ def _critic_rows(tables: Sequence[Path]) -> list[Row]:
     """AUC within a problem of every seed's critic, with the mean; each seed has its own interval in its own table."""
     read = [read_table(path) for path in tables]
     rows = []
-    for model, label in CRITIC_ROWS:
+    for model, label, goal in CRITIC_ROWS:
         found = [next((r for r in table if (r["model"], r["metric"]) == (model, "auc_within_problem")), None) for table in read]
         if not found or any(row is None or not row["value"] for row in found):
             continue
@@ -454,7 +512,7 @@ def _critic_rows(tables: Sequence[Path]) -> list[Row]:
                 **dict.fromkeys(COLUMNS, ""),
                 "table": "goals",
                 "line": model,
-                "labels": json.dumps([f"AUC within a problem, {label}"]),
+                "labels": json.dumps([f"AUC within a problem, {label}", goal]),
                 "metric": "auc_within_problem",
                 "difficulty": "all",
                 "value": f"{sum(values) / len(values):.2f}",
@@ -488,13 +546,15 @@ def as_markdown(rows: Sequence[Row], heading: str = "") -> str:
     papers = [metric for metric in metrics if any(row["paper"] for row in rows if row["metric"] == metric)]
     shared = [each for each in versus if len({line for line, _, _, other in by if other == each}) > 1]
     groups = [*shared, *(["other"] if len(shared) < len(versus) else [])]
-    first = rows[0]
+    first, problems = rows[0], next(row["n_problems"] for row in rows if row["difficulty"] == "all")
     head = [*table.labels, *metrics, *(f"minus {each}" if each != "other" else "difference" for each in groups)]
     head += [f"paper, {next(row['paper_metric'] for row in rows if row['metric'] == metric and row['paper'])}" for metric in papers]
     text = [heading, ""] if heading else []
     text += [
-        f"Percent, {' / '.join(levels)}; mean over the seeds {first['seeds'].replace(' ', ', ')}, {first['n_problems']} problems each. Differences over all "
-        "problems, in points, with paired 95 % intervals over seeds and problems, bold where they exclude 0; in parentheses the paper's.",
+        f"Percent, {' / '.join(levels)}; mean over the seeds {first['seeds'].replace(' ', ', ')}, {problems} problems each. "
+        "Differences over all "
+        f"problems, in points, with paired {float(first['confidence']):.0%} intervals over seeds and problems, bold where they "
+        "exclude 0; in parentheses the paper's.",
         "",
         "| " + " | ".join(head) + " |",
         "|---" * len(head) + "|",
@@ -520,6 +580,8 @@ def _slashed(cell: Mapping[tuple[str, str, str], Row], line: str, metric: str, l
     values = [cell[line, metric, level][column] if (line, metric, level) in cell else "" for level in levels]
     if not any(values):
         return "-"
+    if not any(values[:-1]) and column == "value":  # the critics': of all problems only, so there is room for the seeds
+        return f"{float(values[-1]):.1f} ({cell[line, metric, levels[-1]]['per_seed'].replace(' ', ' / ')})"
     return " / ".join((f"{float(value):.1f}" if column == "value" else value) if value else "-" for value in values)
 
 

@@ -30,10 +30,14 @@ def draw(*, table: Path, output: Path) -> None:
         suite, when = json.loads(labels)
         for level in levels:
             panels.setdefault(f"{suite} tests", {})[f"{level}, {when}"] = [shares[labels, level, name] for name in OUTCOMES]
-    ordered = {title: {bar: bars[bar] for level in levels for bar in bars if bar.startswith(f"{level}, ")} for title, bars in panels.items()}
+    ordered = {
+        title: {bar: bars[bar] for level in levels for bar in bars if bar.startswith(f"{level}, ")} for title, bars in panels.items()
+    }
     svg = stacked(ordered, [name.replace("_", " ") for name in OUTCOMES], "Outcomes before and after RL", "figure8")
     # The page's colours, which a picture alone has to bring along.
-    variables = "".join(re.findall(r"^(?::root \{.*?^\}|@media \(prefers-color-scheme: dark\) \{.*?^\})", STYLE.read_text(), re.DOTALL | re.MULTILINE))
+    variables = "".join(
+        re.findall(r"^(?::root \{.*?^\}|@media \(prefers-color-scheme: dark\) \{.*?^\})", STYLE.read_text(), re.DOTALL | re.MULTILINE)
+    )
     style = f"<style>{variables} svg {{ background: var(--paper); }}</style>"
     svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1) if "xmlns=" not in svg.partition(">")[0] else svg
     head, mark, rest = svg.partition(">")
