@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 
 try:
     from coderl.config import ConfigError, WorkflowConfig, load_run, read_yaml, section_json, validate
-    from coderl.evaluation.seed_tables import SEED_TABLES
+    from coderl.evaluation.seed_tables import SEED_TABLES, run_and_set
     from coderl.provenance import code_files, run_hash
     from coderl.records import second_name
 except ImportError as error:
@@ -383,7 +383,7 @@ def over_seeds(run, table):
     if table not in SEED_TABLES or (found is None and table in PAPER_TABLES):
         return {}
     sources = {
-        name: [tuple(each.partition("/")[::2]) for each in chosen(run, "evaluate.over_seeds", found or {}, name)]
+        name: [run_and_set(each) for each in chosen(run, "evaluate.over_seeds", found or {}, name)]
         for name in SEED_TABLES[table].sources
     }
     first, firsts = next(iter(sources.items()))
@@ -417,8 +417,8 @@ def tables_in_all(run):
         name
         for name, table in SEED_TABLES.items()
         if set(table.sources) <= set(found)
-        and all(member.split("/")[0] in ACTIVE_RUNS for source in table.sources for member in found[source])
-        and found["main" if "main" in found else table.sources[0]][0].split("/")[0] == run
+        and all(run_and_set(member)[0] in ACTIVE_RUNS for source in table.sources for member in found[source])
+        and run_and_set(found.get("main", found[table.sources[0]])[0])[0] == run
     ]
     return [f"results/{run}/tables/{table}.md" for table in here] + [
         f"results/{run}/tables/{table}.svg" for table in here if table == "figure8"

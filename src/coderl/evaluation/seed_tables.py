@@ -60,6 +60,12 @@ class SeedTable:
         return tuple(dict.fromkeys(line.source for line in self.lines))
 
 
+def run_and_set(name: str) -> tuple[str, str]:
+    """(run, set) of a `<run>/<set>` in `evaluate.over_seeds`."""
+    run, _, chosen = name.partition("/")
+    return run, chosen
+
+
 # --------------------------------------------------------------------------------------------------- the rows
 
 _PASS = ("pass@1", "pass@5")
