@@ -31,7 +31,8 @@ def block(name: str) -> str | None:
     record = table.with_name(f"{table.name}.provenance.json")
     made = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     code = f", commit {made['commit'][:12]}{'-dirty' if made['dirty'] else ''}" if made.get("commit") else ""
-    return f"{as_markdown(rows)}\nRuns: {runs}{code}.\n"
+    picture = f"![Shares of the four outcomes before and after RL, on example and on hidden tests]({PICTURE.name})\n\n"
+    return f"{picture if name == PICTURE.stem else ''}{as_markdown(rows)}\nRuns: {runs}{code}.\n"
 
 
 def page(text: str) -> str:
