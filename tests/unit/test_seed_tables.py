@@ -336,6 +336,10 @@ def test_runs_side_by_side_have_the_same_problems_and_steps() -> None:
             else:
                 training = [phase.training for phase in other.pretrain.phases]
                 assert training == [phase.training for phase in mini.pretrain.phases], f"{name}: as many steps of pretraining as mini"
+    files = [run(f"mini-pretrain-{name}").corpus for name in ("large", "medium", "small", "spans")]
+    whole = run("mini").corpus
+    assert whole is not None
+    assert [each.procedural_files for each in files if each] == [whole.procedural_files // 10] * 3 + [whole.procedural_files]
     steps = {variant.training.steps for variant in run("mini-ablations").rl_finetune.variants.values()}
     assert len(steps) == 1, "all policies of a table have the same steps"
     assert len({run(each.partition("/")[0]).procedural.seed for each in over["main"]}) == 3, "each seed draws its own benchmark"
