@@ -56,7 +56,7 @@ rule evaluate_set:
     benchmark:
         "results/{run}/benchmarks/evaluate_set/{set}.tsv"
     wildcard_constraints:
-        set="(?!apps$)[A-Za-z0-9_-]+",
+        set=r"(?!apps_eval\.)[A-Za-z0-9_-]+",  # that one is rule evaluate's
     threads: threads_for("evaluate")
     resources:
         gpu=0,
