@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --show-failed-logs
 RESULTS := results/apps_eval.csv results/differences.csv
+ABLATIONS := $(patsubst %,results/mini/tables/%.md,goals table2 table3 table4 table5 figure8 follow_ups) results/mini/tables/figure8.svg
 
 .DEFAULT_GOAL := help
 .PHONY: help install mini mini-seeds ablations smoke test check unit-test slow-test docker-test slurm-test dvc-test schema dvc record adopt pull constraints clean
@@ -31,9 +32,9 @@ mini-seeds: install ## the mini run with three seeds, and intervals over them
 	$(SNAKEMAKE) --config 'runs=[mini,mini-seed2,mini-seed3]' -- all
 	$(BIN)/coderl show results/apps_eval.csv
 
-ablations: mini ## RL fine-tuning under other objectives (mini versions of tables 2 and 3 and follow-ups), three seeds
-	$(SNAKEMAKE) --config 'runs=[mini-ablations,mini-ablations-seed2,mini-ablations-seed3]' -- all
-	$(BIN)/coderl show results/apps_eval.csv
+ablations: install ## small versions of the paper's tables 2 to 5 and figure 8 over three seeds, and the numbers of docs/results.md
+	$(SNAKEMAKE) -- $(ABLATIONS)
+	$(BIN)/python workflow/scripts/results_page.py
 
 smoke: install ## every stage in about three minutes; its numbers mean nothing
 	$(SNAKEMAKE) --config 'runs=[smoke]' -- all
@@ -66,6 +67,7 @@ check: install ## lint, format, types, imports, and generated files
 	$(BIN)/coderl schema | diff workflow/schemas/config.schema.yaml - || { echo 'error: run `make schema`'; exit 1; }
 	$(BIN)/python workflow/scripts/config_reference.py --check
 	$(BIN)/python workflow/scripts/dvc_stages.py --check
+	$(BIN)/python workflow/scripts/results_page.py --check
 
 schema: install ## generate the schema and the reference of config/README.md from the configuration models
 	$(BIN)/coderl schema > workflow/schemas/config.schema.yaml

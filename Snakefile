@@ -24,7 +24,7 @@ rule all:
         "results/apps_eval.csv",
         "results/differences.csv",
         expand("results/{run}/report.html", run=ACTIVE_RUNS),
-        expand("results/{run}/tables/table{table}.md", run=ACTIVE_RUNS, table=PAPER_TABLES),
+        [path for run in ACTIVE_RUNS for path in tables_in_all(run)],
 
 
 include: "workflow/rules/cluster.smk"

@@ -43,6 +43,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
     "corpus": ("output", "statistics"),
     "evaluate": ("output", "differences", "metrics", "per_problem", "pass_at_k"),
     "collect": ("output", "output_differences"),
+    "tables": ("output", "page"),
 }
 """Parameters that name what a verb writes, where it is more than `output`."""
 
@@ -556,19 +557,50 @@ def collect(
 
 @app.command(cls=Stage)
 def tables(
-    tables: Annotated[list[Path], typer.Option(help="Tidy tables of the run, from `coderl evaluate`; the main one first.")],
-    output: Annotated[Path, typer.Option(help="Folder to write table1a.csv, table1a.md, ... into.")],
+    table: Annotated[str, typer.Option(help="table1a, table1b, table2 to table5, table_mbpp; over seeds also follow_ups, figure8, goals.")],
+    output: Annotated[Path, typer.Option(help="CSV to write.")],
+    page: Annotated[Path, typer.Option(help="Markdown to write, in the paper's layout.")],
+    tables: Annotated[list[Path] | None, typer.Option(help="Tidy tables of the run, from `coderl evaluate`; the main one first.")] = None,
     others: Annotated[str, typer.Option(help='JSON {"codet5_small": "<table>", ...}: rows that are runs of their own.')] = "{}",
+    over_seeds: Annotated[
+        str, typer.Option(help='JSON {"main": ["<per-problem values of each seed>", ...], ...}: a small version over seeds instead.')
+    ] = "{}",
+    config: Config = "{}",
 ) -> None:
-    """Write the paper's tables in its layout, with the paper's numbers beside ours."""
-    from coderl.config import ConfigError
-    from coderl.evaluation.paper_tables import write_paper_tables
+    """Write one of the paper's tables in its layout, with the paper's numbers beside ours."""
+    from coderl.config import ConfigError, EvaluateConfig
+    from coderl.evaluation.paper_tables import write_paper_table
+    from coderl.evaluation.seed_tables import write_seed_table
 
+    settings = _section(EvaluateConfig, config, "evaluate")
     try:
         paths = {str(name): Path(path) for name, path in json.loads(others).items()}
+        sources = {str(name): [Path(path) for path in files] for name, files in json.loads(over_seeds).items()}
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise ConfigError(f"--others: expected a JSON object of tables: {error}") from None
-    write_paper_tables(tables=tables, others=paths, output=output)
+        raise ConfigError(f"--others and --over-seeds: expected a JSON object of files: {error}") from None
+    if sources:
+        write_seed_table(
+            name=table,
+            sources=sources,
+            tidy=tables or [],
+            output=output,
+            page=page,
+            bootstrap=settings.bootstrap,
+            confidence=settings.confidence,
+        )
+    else:
+        write_paper_table(name=table, tables=tables or [], others=paths, output=output, page=page)
+
+
+@app.command(cls=Stage)
+def figure(
+    table: Annotated[Path, typer.Option(help="figure8.csv of `coderl tables`.")],
+    output: Annotated[Path, typer.Option(help="SVG to write.")],
+) -> None:
+    """Draw figure 8, outcomes before and after RL."""
+    from coderl.report.figure import draw
+
+    draw(table=table, output=output)
 
 
 @app.command(cls=Stage)

@@ -647,6 +647,9 @@ class RlFinetuneConfig(Section):
 class CriticalVariant(Section):
     """What a variant of critical sampling changes; null = as in the section."""
 
+    batch: int | None = Field(None, ge=1)
+    rounds: int | None = Field(None, ge=0)
+    enough: int | None = Field(None, ge=1)
     refine: bool | None = None
     repair_candidates: int | None = Field(None, ge=0)
     seed_mode: Literal["argmax", "sample"] | None = None
@@ -707,6 +710,11 @@ class EvaluationSet(Section):
         return self
 
 
+OverSeeds = Literal["main", "ablation", "critical", "codet5_small", "codet5_base", "codet5_large", "codet5_large_gcpy"]
+"""Rows of the tables over seeds: the run itself, policies under other objectives, ways of critical sampling, and the models that stand
+where the paper's table 5 has these."""
+
+
 class EvaluateConfig(Section):
     """The table: which models, which k (spec 8)."""
 
@@ -720,6 +728,12 @@ class EvaluateConfig(Section):
         default={},
         description="Where rows of the paper's tables come from that are runs of their own (spec 8.7, 8.8): <run>/<set>, whose table is "
         "results/<run>/<set>_eval.csv.",
+    )
+    over_seeds: dict[OverSeeds, Annotated[list[Name], Field(min_length=1)]] | None = Field(
+        None,
+        description="Small versions of the paper's tables over seeds (docs/tables.md): where their rows come from, per row one "
+        "<run>/<set> for each "
+        "seed, in the same order everywhere; the set `apps` is the run's main table. null = the paper's own tables.",
     )
     paper_numbers: bool = Field(
         True, description="The paper's numbers of CodeT5-770M, zero-shot on MBPP, beside ours; false for runs of another model."

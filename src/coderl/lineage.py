@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 SUFFIX = ".provenance.json"
 FORMAT = 1
 
-NAMES_OF_FILES: frozenset[str] = frozenset({"base_model", "samples", "source", "programs", "models"})
+NAMES_OF_FILES: frozenset[str] = frozenset({"base_model", "samples", "source", "programs", "models", "others", "over_seeds"})
 """Flags that are text and may name files: a folder or hub id, `reference`, or JSON with paths in it."""
 KEYS_OF_FILES: frozenset[str] = frozenset({"base_model", "path", "source", "sources"})
 """Keys of configuration sections that may name files or folders."""

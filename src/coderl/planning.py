@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coderl.config import ConfigError, LengthsConfig, ProblemPart, RunConfig, TrainingConfig, load_run
+from coderl.evaluation.paper_tables import TABLES as PAPER_TABLES
 
 GB = 1e9
 
@@ -649,7 +650,8 @@ def groups(config: RunConfig, device: Device, *, problems: float = 1, samples: f
         seconds = plain + 2 * sizes[name] * drawn(name) * len(programs_of) * ROW_SECONDS.value
         memory = 0.2 * GB + sizes[name] * drawn(name) * SAMPLE_MEMORY.value
         sheets.append(add(Group("evaluate_set", name, 1, seconds, memory=memory, needs=(*judgements, *programs_of, *problem[name]))))
-    add(Group("tables", "", 1, plain, needs=tuple(sheets)))
+    if config.evaluate.over_seeds is None:  # tables over seeds need other runs too
+        add(Group("tables", "", len(PAPER_TABLES), plain, needs=tuple(sheets)))
     return list(found.values())
 
 

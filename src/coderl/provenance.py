@@ -33,10 +33,11 @@ def _text_hash(text: str) -> str:
 def run_hash(config: RunConfig) -> str:
     """Like config_hash, over all that decides a run's numbers except its seeds: runs of one design share it.
 
-    Left out: `seed`, `procedural.seed` (another draw of the same benchmark), `description`, and `report`, which computes
-    nothing.
+    Left out: `seed`, `procedural.seed` (another draw of the same benchmark), `description`, and what computes nothing of the run's
+    own: `report` and `evaluate.over_seeds`.
     """
-    decisive = config.model_dump(mode="json", exclude={"seed": True, "description": True, "report": True, "procedural": {"seed"}})
+    left_out: Any = {"seed": True, "description": True, "report": True, "procedural": {"seed"}, "evaluate": {"over_seeds"}}
+    decisive = config.model_dump(mode="json", exclude=left_out)
     return _text_hash(json.dumps(decisive, sort_keys=True))
 
 

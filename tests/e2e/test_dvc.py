@@ -232,7 +232,8 @@ def logs_of(*names: str) -> set[str]:
 
 
 AFTER_CRITICAL = ("run_tests/critical/test/hidden/of-1/0", "run_tests/critical/test/example/of-1/0")
-TABLES = ("evaluate/evaluate", "evaluate_set/dev", "tables/tables", "collect", "report/report")
+PAPER_TABLES = tuple(f"tables/table{name}" for name in ("1a", "1b", "2", "3", "4", "5", "_mbpp"))
+TABLES = ("evaluate/evaluate", "evaluate_set/dev", *PAPER_TABLES, "collect", "report/report")
 TABLE_STAGES = {f"evaluate-{RUN}", f"evaluate_set-{RUN}", f"tables-{RUN}", "collect", f"report-{RUN}"}
 """Every table names the hash of the configuration, so each parameter makes other tables."""
 

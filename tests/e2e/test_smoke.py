@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
-def snakemake(folder: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "snakemake", "--show-failed-logs", *words, "--config", "runs=[smoke]", "--", "all"]
+def snakemake(folder: Path, *words: str, targets: tuple[str, ...] = ("all",)) -> str:
+    command = [sys.executable, "-m", "snakemake", "--show-failed-logs", *words, "--config", "runs=[smoke]", "--", *targets]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-5000:]
     return done.stdout + done.stderr
@@ -102,6 +102,25 @@ def test_policies_open_as_ordinary_models(finished: Path) -> None:
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     words = model.generate(**tokenizer("QUESTION:\nANSWER:\n", return_tensors="pt"), max_new_tokens=8)
     assert words.shape[0] == 1
+
+
+def test_other_test_problems_change_no_model(finished: Path, tmp_path: Path) -> None:
+    """Nothing of the test set reaches training, tuning, selection or a critic: with other test problems every weight is the same byte."""
+    again = fresh(tmp_path / "again")
+    run = again / "config/runs/smoke.yaml"
+    text = run.read_text(encoding="utf-8").replace(
+        "  test: {size: 12}\n", "  test: {size: 9, difficulty_shares: {introductory: 0.0, interview: 0.0}}\n"
+    )
+    run.write_text(text, encoding="utf-8")
+    models = ["base", "actor", "critic", "binary_critic", "repair", "policy/rl", "policy/published", "policy/ce"]
+    snakemake(
+        again, "--cores", "all", targets=("results/smoke/problems/test.parquet", *(f"results/smoke/models/{name}" for name in models))
+    )
+    tasks = [set(pd.read_parquet(folder / "results/smoke/problems/test.parquet")["question"]) for folder in (finished, again)]
+    assert not tasks[0] >= tasks[1]
+    for name in models:
+        weights = f"results/smoke/models/{name}/model.safetensors"
+        assert (finished / weights).read_bytes() == (again / weights).read_bytes(), name
 
 
 def test_the_same_seed_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_every_stage_is_a_verb_and_a_function_of_its_name() -> None:
         "collect",
         "convert",
         "tables",
+        "figure",
         "problems-report",
         "import-programs",
         "export-programs",

@@ -13,13 +13,20 @@ from fake_run import make_fake_run
 from coderl.config import ConfigError, EvaluateConfig, EvaluationSet, RunConfig, load_run, validate
 from coderl.evaluation import config_of_set, evaluate, row_name
 from coderl.evaluation.paper import paper_values
-from coderl.evaluation.paper_tables import NOT_RUN, TABLES, write_paper_tables
+from coderl.evaluation.paper_tables import NOT_RUN, TABLES, write_paper_table
 from coderl.evaluation.tables import COLUMNS, read_table, write_table
 from coderl.problems import read_problems, write_problems
 from coderl.records import DataError
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(f"table{name}.{form}" for name in ("1a", "1b", "2", "3", "4", "5", "_mbpp") for form in ("csv", "md"))
+
+
+def write_paper_tables(*, tables: list[Path], others: dict[str, Path], output: Path) -> None:
+    """Every table, as the jobs of the workflow write them one by one."""
+    for table in TABLES:
+        stem = f"table{table.name}"
+        write_paper_table(name=stem, tables=tables, others=others, output=output / f"{stem}.csv", page=output / f"{stem}.md")
 
 
 def tidy(path: Path, rows: list[tuple[str, str, str, str, str, str]]) -> Path:
@@ -84,6 +91,8 @@ def test_rows_of_other_runs_come_from_their_tables(tmp_path: Path) -> None:
     assert [row[-1] for row in ours] == ["2.00", NOT_RUN, NOT_RUN, NOT_RUN, "1.00"]
     with pytest.raises(DataError, match="--others: no row of the paper's tables comes from 'gpt'; there are codet5_base"):
         write_paper_tables(tables=[main], others={"gpt": small}, output=tmp_path / "o")
+    with pytest.raises(DataError, match="--table: the paper has no 'table9'; there are table1a, "):
+        write_paper_table(name="table9", tables=[main], others={}, output=tmp_path / "x.csv", page=tmp_path / "x.md")
     with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
         write_paper_tables(tables=[tmp_path / "nowhere.csv"], others={}, output=tmp_path / "o")
 

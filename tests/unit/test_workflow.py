@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from coderl.config import STAGES, load_run
+from coderl.problems import InputOutputTests
+from coderl.problems.procedural import GeneratedProblem, ProceduralBenchmark
 from coderl.provenance import code_files
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +31,7 @@ import json, sys
 sys.path.insert(0, "workflow/scripts")
 import dvc_stages
 rows = []
-for job in dvc_stages.jobs(json.loads(sys.argv[1])):
+for job in dvc_stages.jobs(*json.loads(sys.argv[1])):
     params = {key: value if isinstance(value, (str, int)) else list(value) for key, value in job.params._allitems()}
     rows.append({"rule": job.rule.name, "wildcards": dict(job.wildcards.items()), "input": [str(path) for path in job.input],
                  "output": [str(path) for path in job.output], "params": params, "log": [str(path) for path in job.log],
@@ -39,9 +41,11 @@ print(json.dumps(rows))
 """
 
 
-def plan(folder: Path, runs: list[str]) -> list[dict[str, Any]]:
+def plan(folder: Path, runs: list[str], targets: tuple[str, ...] = ("all",)) -> list[dict[str, Any]]:
     """The jobs of the real workflow in `folder`; in a process of its own, because Snakemake has global state."""
-    done = subprocess.run([sys.executable, "-c", PLAN, json.dumps(runs)], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN, json.dumps([runs, targets])], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     jobs: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return jobs
@@ -61,17 +65,31 @@ def jobs() -> list[dict[str, Any]]:
     return plan(ROOT, ["mini"])
 
 
+def ablation_targets() -> tuple[str, ...]:
+    """What `make ablations` asks for."""
+    (line,) = re.findall(r"^ABLATIONS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    names = re.search(r",results/mini/tables/%\.md,([^)]*)\)", line)
+    assert names
+    return (*(f"results/mini/tables/{name}.md" for name in names.group(1).split()), "results/mini/tables/figure8.svg")
+
+
+@pytest.fixture(scope="module")
+def ablations() -> list[dict[str, Any]]:
+    return plan(ROOT, ["mini"], ablation_targets())
+
+
 def identity(job: dict[str, Any]) -> str:
     return "/".join([job["rule"], *(f"{key}={value}" for key, value in sorted(job["wildcards"].items()))])
 
 
 def test_one_stage_one_word(jobs: list[dict[str, Any]]) -> None:
-    assert set(RULES) == {*STAGES, "collect", "tables", "evaluate_set"}
-    assert {job["rule"] for job in jobs} == set(RULES) - {"evaluate_set"}, (
-        "the mini run goes through every rule, smoke through this one too"
+    assert set(RULES) == {*STAGES, "collect", "tables", "figure", "evaluate_set"}
+    others = {"evaluate_set", "tables", "figure"}
+    assert {job["rule"] for job in jobs} == set(RULES) - others, (
+        "the mini run goes through every rule; smoke through evaluate_set and tables too, `make ablations` through all"
     )
     dvc = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert {re.match(r"[a-z_]+", name).group() for name in dvc} == {*RULES, "dvc_yaml"} - {"evaluate_set"}  # type: ignore[union-attr]
+    assert {re.match(r"[a-z_]+", name).group() for name in dvc} == {*RULES, "dvc_yaml"} - others  # type: ignore[union-attr]
     for job in jobs:
         run = [] if job["rule"] == "collect" else ["mini"]
         folder = "/".join(["logs", *run, job["rule"]])
@@ -105,12 +123,15 @@ def test_the_source_files_of_a_stage_are_inputs(jobs: list[dict[str, Any]]) -> N
 TRAINED = ("pretrain", "warm_start", "train_critic", "score", "train_repair", "rl_finetune")
 
 
-def test_nothing_of_the_test_set_reaches_a_model(jobs: list[dict[str, Any]]) -> None:
-    """No training job has a file of the test set among its inputs or theirs, but for the corpus, which only drops files by it.
+@pytest.mark.parametrize("planned", ["jobs", "ablations"])
+def test_nothing_of_the_test_set_reaches_a_model(planned: str, request: pytest.FixtureRequest) -> None:
+    """No training job has a file of an evaluated set among its inputs or theirs, but for the corpus, which only drops files by it.
 
-    So no test problem, program or outcome takes part in training, in choosing a checkpoint or variant, or in the critic. The
-    critics' metrics are of train problems that are held out (train_critic.validation_share).
+    So no test problem, program or outcome takes part in training, in choosing a checkpoint or variant, or in the critic, nor
+    does any table. The critics' metrics are of train problems that are held out (train_critic.validation_share). With the runs
+    that `make ablations` needs.
     """
+    jobs: list[dict[str, Any]] = request.getfixturevalue(planned)
     maker = {path: job for job in jobs for path in job["output"]}
 
     def ancestors(path: str) -> set[str]:
@@ -125,18 +146,106 @@ def test_nothing_of_the_test_set_reaches_a_model(jobs: list[dict[str, Any]]) -> 
             left += fresh
         return seen
 
+    def of_test(path: str) -> bool:
+        """A file of a set that is evaluated, or a table."""
+        parts = Path(path).with_suffix("").parts
+        return parts[0] == "results" and bool({"test", "ablation", "tables"} & set(parts) or Path(path).suffix == ".csv")
+
+    assert of_test("results/mini/problems/test.parquet")
+    assert of_test("results/mini/outcomes/actor/ablation/hidden/of-1/0.jsonl.gz")
     made = [path for job in jobs if job["rule"] in TRAINED for path in job["output"]]
+    runs = {job["wildcards"]["run"] for job in jobs if "run" in job["wildcards"]}
+    assert len(runs) == (1 if planned == "jobs" else 18)
     assert len(made) >= len(TRAINED)
     for path in made:
-        touched = {each for each in ancestors(path) if re.search(r"(?<![a-z])test(?![a-z_])", each)}
+        touched = {each for each in ancestors(path) if of_test(each)}
         assert not touched, f"{path} is made from {sorted(touched)}"
-    (corpus,) = [job for job in jobs if job["rule"] == "corpus"]
-    assert [each for each in corpus["input"] if each.startswith("results/")] == ["results/mini/problems/test.parquet"]
-    assert "--decontaminate results/mini/problems/test.parquet" in corpus["shell"]
+    for corpus in (job for job in jobs if job["rule"] == "corpus"):
+        read = [each for each in corpus["input"] if each.startswith("results/")]
+        assert read
+        assert all(re.fullmatch(r"results/[a-z0-9-]+/problems/(test|ablation)\.parquet", each) for each in read)
+        assert f"--decontaminate {' '.join(read)}" in corpus["shell"]
     # Critical sampling sees test problems, and takes their example tests alone.
     for job in jobs:
         if job["rule"] == "critical_sample":
             assert not any("/outcomes/" in each for each in job["input"])
+
+
+@pytest.mark.parametrize("name", ["mini", "mini-seed2", "mini-seed3"])
+def test_no_composition_statement_or_hidden_test_of_the_test_side_is_in_what_is_learnt_from(name: str) -> None:
+    """By content, on smaller draws of each run's own benchmark: train problems, validation problems and the pretraining corpus."""
+    benchmark = ProceduralBenchmark(load_run(ROOT / "config/runs" / f"{name}.yaml").procedural)
+    shares = {"introductory": 0.34, "interview": 0.33, "competition": 0.33}
+    test = list(benchmark.problems("test", 60, shares))  # type: ignore[arg-type]
+    learnt = [each for split in ("train", "validation") for each in benchmark.problems(split, 150, shares)]  # type: ignore[arg-type]
+    files = [benchmark.corpus_file_and_pipeline(index) for index in range(800)]
+    compositions = {each.pipeline.composition for each in test}
+    assert not compositions & ({each.pipeline.composition for each in learnt} | {pipeline.composition for _, pipeline in files})
+
+    def statement(item: GeneratedProblem) -> str:
+        """Without its example tests."""
+        return item.problem.question.partition("\nInput\n")[0]
+
+    def hidden(item: GeneratedProblem) -> set[tuple[str, str]]:
+        suite = item.problem.hidden_tests
+        assert isinstance(suite, InputOutputTests)
+        return {(str(given), str(wanted)) for given, wanted in zip(suite.inputs, suite.outputs, strict=True)}
+
+    text = "\n".join(
+        [*(text for text, _ in files), *(part for each in learnt for part in (each.problem.question, *each.problem.solutions))]
+    )
+    known = set().union(*map(hidden, learnt))
+    assert statement(learnt[0]) in text, "what is looked for would be found"
+    assert len(known) > 1000
+    for each in test:
+        assert statement(each) not in text
+        assert not hidden(each) & known
+        assert not any(given.strip("[]\n") in text for given, _ in hidden(each))
+
+
+def test_the_ablations_start_from_the_base_model_of_their_seed(ablations: list[dict[str, Any]]) -> None:
+    """And the workflow makes it first."""
+    found = {identity(job): job for job in ablations}
+    for seed, run in (("", "mini"), ("-seed2", "mini-seed2"), ("-seed3", "mini-seed3")):
+        job = found[f"warm_start/run=mini-ablations{seed}"]
+        base = f"results/{run}/models/base"
+        assert {base, f"{base}.sha256"} <= set(job["input"])
+        assert f"--base-model {base} " in job["shell"]
+        assert f"pretrain/run={run}" in found
+        assert f"pretrain/run=mini-ablations{seed}" not in found
+    for job in ablations:  # after the warm start, the models of table 5 are only asked for programs
+        if job["wildcards"].get("run", "").startswith("mini-pretrain"):
+            assert job["rule"] in ("problems", "corpus", "pretrain", "warm_start", "sample", "run_tests", "evaluate_set")
+            assert job["wildcards"].get("model") in (None, "actor", "reference", "empty")
+    tables = {job["wildcards"]["table"]: job for job in ablations if job["rule"] == "tables"}
+    assert {path for path in tables["table2"]["input"] if path.startswith("results/")} == {
+        f"results/mini-ablations{seed}/ablation_per_problem.parquet" for seed in ("", "-seed2", "-seed3")
+    }
+    assert "results/mini-seed3/apps_eval.csv" in tables["goals"]["input"]
+
+
+@pytest.mark.parametrize(
+    ("over_seeds", "message"),
+    [
+        (
+            "{main: [odd/apps, mini-seed2/apps, mini-seed3/apps]}",
+            "odd/apps (main) and mini-pretrain-small/ablation (codet5_small) stand side",
+        ),
+        ("{main: [mini/apps]}", "codet5_small names 3 runs and main 1; one for each seed"),
+        ("{main: [mini/other, mini-seed2/apps, mini-seed3/apps]}", "key 'problems' has no 'other'; there are train, test"),
+        ("null", "key 'evaluate.over_seeds' has no 'ablation'; there are none"),
+    ],
+)
+def test_tables_over_seeds_of_runs_that_differ_are_refused(over_seeds: str, message: str, tmp_path: Path) -> None:
+    copy = copy_workflow(tmp_path)
+    (copy / "config/runs/odd.yaml").write_text("extends: mini\nprocedural: {seed: 5}\n", encoding="utf-8")
+    (copy / "config/runs/mine.yaml").write_text(f"extends: mini\nevaluate: {{over_seeds: {over_seeds}}}\n", encoding="utf-8")
+    table = "follow_ups" if over_seeds == "null" else "table5"
+    command = [sys.executable, "-m", "snakemake", "-n", "--", f"results/mine/tables/{table}.md"]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert message in re.sub(r"\s+", " ", done.stdout + done.stderr)
+    assert "Traceback (most recent call last)" not in done.stdout + done.stderr
 
 
 def test_a_critic_a_policy_and_a_table_read_what_they_should(jobs: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 
 try:
     from coderl.config import ConfigError, WorkflowConfig, load_run, read_yaml, section_json, validate
+    from coderl.evaluation.seed_tables import SEED_TABLES, run_and_set
     from coderl.provenance import code_files, run_hash
     from coderl.records import second_name
 except ImportError as error:
@@ -28,7 +29,7 @@ KEPT = Path("work/keep")
 os.environ.update(CODERL_KEEP=KEPT.as_posix())
 
 SOURCE = Path("src")
-PAPER_TABLES = ["1a", "1b", "2", "3", "4", "5", "_mbpp"]
+PAPER_TABLES = [f"table{name}" for name in ["1a", "1b", "2", "3", "4", "5", "_mbpp"]]
 MANY = 1000  # files
 
 
@@ -61,6 +62,7 @@ wildcard_constraints:
     suite="hidden|example",
     n="[0-9]+",
     shard="[0-9]+",
+    table="|".join(dict.fromkeys([*PAPER_TABLES, *SEED_TABLES])),
 
 
 def checked(build, *arguments):
@@ -243,12 +245,13 @@ def seals(*folders):
 
 
 def base_model(stage):
-    """Input functions (folder, seal) and params function of the model that `stage` starts from: this run's own one, or one
-    from elsewhere, whose files are raw inputs."""
+    """Input functions (folder, seal) and params function of the model that `stage` starts from: this run's own one, another
+    run's (results/<run>/models/<name>), which is made first, or one from elsewhere, whose files are raw inputs."""
 
     def own(wildcards):
-        if getattr(run_config(wildcards.run), stage).base_model is not None:
-            return None
+        named = getattr(run_config(wildcards.run), stage).base_model
+        if named is not None:
+            return named if named.startswith("results/") else None
         return f"results/{wildcards.run}/models/" + ("base" if stage == "warm_start" else "actor")
 
     def folder(wildcards):
@@ -365,24 +368,85 @@ def evaluate_memory(wildcards, attempt):
 def evaluate_section(wildcards):
     """Section `evaluate` of the main table: what is evaluated beside it is not this job's."""
     evaluated = run_config(wildcards.run).evaluate
-    return section_json(evaluated.model_copy(update={"also": {}, "other_runs": {}}))
+    return section_json(evaluated.model_copy(update={"also": {}, "other_runs": {}, "over_seeds": None}))
 
 
 def evaluate_section_of_set(wildcards):
     evaluated = run_config(wildcards.run).evaluate
     also = {wildcards.set: chosen(wildcards.run, "evaluate.also", evaluated.also, wildcards.set)}
-    return section_json(evaluated.model_copy(update={"also": also, "other_runs": {}}))
+    return section_json(evaluated.model_copy(update={"also": also, "other_runs": {}, "over_seeds": None}))
 
 
-def tables_of_run(wildcards):
-    """Every tidy table that the run's paper tables are made of: its own first."""
+def over_seeds(run, table):
+    """{row of a table over seeds: [(run, set) of each seed]}; empty where the table is the paper's own, of the run alone."""
+    found = run_config(run).evaluate.over_seeds
+    if table not in SEED_TABLES or (found is None and table in PAPER_TABLES):
+        return {}
+    sources = {
+        name: [run_and_set(each) for each in chosen(run, "evaluate.over_seeds", found or {}, name)]
+        for name in SEED_TABLES[table].sources
+    }
+    first, firsts = next(iter(sources.items()))
+    for name, members in sources.items():
+        if len(members) != len(firsts):
+            raise WorkflowError(
+                f"config/runs/{run}.yaml: evaluate.over_seeds: {first} names {len(firsts)} runs and {name} {len(members)}; one for each seed"
+            )
+        for (other, set), (against, other_set) in zip(members, firsts):
+            if design(other, set) != design(against, other_set):
+                raise WorkflowError(
+                    f"config/runs/{run}.yaml: evaluate.over_seeds: {other}/{set} ({name}) and {against}/{other_set} ({first}) stand side by side, "
+                    "but differ in seed, procedural.seed or problems"
+                )
+    return sources
+
+
+def design(run, set):
+    """What runs that are compared problem by problem have in common."""
+    found = run_config(run)
+    problems = found.evaluate.problem_set if set == "apps" else set
+    return found.seed, found.procedural, chosen(run, "problems", found.problems, problems)
+
+
+def tables_in_all(run):
+    """The tables that `all` makes for a run: the paper's, or those over seeds of which every run is active."""
+    found = run_config(run).evaluate.over_seeds
+    if found is None:
+        return [f"results/{run}/tables/{table}.md" for table in PAPER_TABLES]
+    here = [
+        name
+        for name, table in SEED_TABLES.items()
+        if set(table.sources) <= set(found)
+        and all(run_and_set(member)[0] in ACTIVE_RUNS for source in table.sources for member in found[source])
+        and run_and_set(found.get("main", found[table.sources[0]])[0])[0] == run
+    ]
+    return [f"results/{run}/tables/{table}.md" for table in here] + [
+        f"results/{run}/tables/{table}.svg" for table in here if table == "figure8"
+    ]
+
+
+def tidy_tables(wildcards):
+    """Every tidy table that a table of the paper is made of: the run's own first; of the goals, that of each seed, for the critics."""
+    sources = over_seeds(wildcards.run, wildcards.table)
+    if sources:
+        return [f"results/{run}/apps_eval.csv" for run, _ in sources["main"]] if wildcards.table == "goals" else []
     sets = run_config(wildcards.run).evaluate.also
     return [f"results/{wildcards.run}/{name}_eval.csv" for name in ["apps", *sets]]
+
+
+def seed_values(wildcards):
+    """{row of a table over seeds: per-problem values of each seed}."""
+    return {
+        name: [f"results/{run}/{'' if set == 'apps' else f'{set}_'}per_problem.parquet" for run, set in members]
+        for name, members in over_seeds(wildcards.run, wildcards.table).items()
+    }
 
 
 def tables_of_others(wildcards):
     """row of the paper's tables -> table of the run that it comes from, as far as these have run: the others are "not run"."""
     found = {}
+    if over_seeds(wildcards.run, wildcards.table):
+        return found
     for row, name in run_config(wildcards.run).evaluate.other_runs.items():
         run, _, set = name.partition("/")
         checked(run_config, run)

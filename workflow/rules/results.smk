@@ -50,12 +50,13 @@ rule evaluate_set:
         code=code("evaluate"),
     output:
         table=report("results/{run}/{set}_eval.csv", caption="../report/apps_eval.rst", category="Results"),
+        per_problem="results/{run}/{set}_per_problem.parquet",
     log:
         "logs/{run}/evaluate_set/{set}.log",
     benchmark:
         "results/{run}/benchmarks/evaluate_set/{set}.tsv"
     wildcard_constraints:
-        set="(?!apps$)[A-Za-z0-9_-]+",
+        set=r"(?!apps_eval\.)[A-Za-z0-9_-]+",  # that one is rule evaluate's
     threads: threads_for("evaluate")
     resources:
         gpu=0,
@@ -70,32 +71,60 @@ rule evaluate_set:
         "evaluate {wildcards.run} on {wildcards.set} ({log})"
     shell:
         "coderl evaluate --run {wildcards.run} --set {wildcards.set} --problems {input.problems} --programs {params.programs:q}"
-        " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table} > {log} 2>&1"
+        " --config {params.evaluate:q} --config-hash {params.config_hash} --seed {params.seed} --output {output.table}"
+        " --per-problem {output.per_problem} > {log} 2>&1"
 
 
-# The paper's tables in its own layout, ours beside them.
+# The paper's tables in its own layout, ours beside: of the run, or small versions over the seeds of `evaluate.over_seeds`.
 rule tables:
     input:
-        tables=tables_of_run,
+        tables=tidy_tables,
         others=lambda wildcards: list(tables_of_others(wildcards).values()),
+        values=lambda wildcards: [path for paths in seed_values(wildcards).values() for path in paths],
         code=code("tables"),
     output:
-        tables=expand("results/{{run}}/tables/table{table}.{form}", table=PAPER_TABLES, form=["csv", "md"]),
+        table="results/{run}/tables/{table}.csv",
+        page="results/{run}/tables/{table}.md",
     log:
-        "logs/{run}/tables/tables.log",
+        "logs/{run}/tables/{table}.log",
     benchmark:
-        "results/{run}/benchmarks/tables/tables.tsv"
+        "results/{run}/benchmarks/tables/{table}.tsv"
     threads: 1
     resources:
         gpu=0,
         mem_mb=growing("mem_mb", 4000),
         runtime=growing("runtime", 60),
     params:
+        evaluate=evaluate_section,
+        tables=lambda wildcards, input: f"--tables {input.tables}" if input.tables else "",
         others=lambda wildcards: json.dumps(tables_of_others(wildcards), separators=(",", ":")),
+        values=lambda wildcards: json.dumps(seed_values(wildcards), separators=(",", ":")),
     message:
-        "the paper's tables of {wildcards.run} ({log})"
+        "{wildcards.table} of {wildcards.run} ({log})"
     shell:
-        "coderl tables --tables {input.tables} --others {params.others:q} --output results/{wildcards.run}/tables > {log} 2>&1"
+        "coderl tables --table {wildcards.table} {params.tables} --others {params.others:q} --over-seeds {params.values:q}"
+        " --config {params.evaluate:q} --output {output.table} --page {output.page} > {log} 2>&1"
+
+
+rule figure:
+    input:
+        table="results/{run}/tables/figure8.csv",
+        code=code("figure"),
+    output:
+        figure="results/{run}/tables/figure8.svg",
+    log:
+        "logs/{run}/figure/figure8.log",
+    benchmark:
+        "results/{run}/benchmarks/figure/figure8.tsv"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=growing("mem_mb", 4000),
+        runtime=growing("runtime", 60),
+    message:
+        "figure 8 of {wildcards.run} ({log})"
+    shell:
+        "coderl figure --table {input.table} --output {output.figure} > {log} 2>&1"
 
 
 rule collect:

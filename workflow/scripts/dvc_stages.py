@@ -51,8 +51,8 @@ class Stage:
     programs: set[str] = field(default_factory=set)
 
 
-def jobs(runs: list[str] | None) -> list[Any]:
-    """All jobs of Snakemake's plan for `rule all`, whether they are up to date or not."""
+def jobs(runs: list[str] | None, targets: Iterable[str] = ("all",)) -> list[Any]:
+    """All jobs of Snakemake's plan for `rule all`, or for other targets, whether they are up to date or not."""
     config = {} if runs is None else {"runs": runs}
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api, contextlib.redirect_stdout(io.StringIO()):
         workflow = api.workflow(
@@ -61,7 +61,7 @@ def jobs(runs: list[str] | None) -> list[Any]:
             snakefile=Path("Snakefile"),
         )
         # summary() is the public call that builds the plan and runs nothing.
-        workflow.dag(dag_settings=DAGSettings(targets={"all"}, forceall=True)).summary()
+        workflow.dag(dag_settings=DAGSettings(targets=set(targets), forceall=True)).summary()
         return [job for job in workflow._workflow.dag.jobs if job.rule.name != "all"]
 
 

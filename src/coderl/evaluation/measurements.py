@@ -32,6 +32,9 @@ CHECKER_METRICS: tuple[str, ...] = ("checker_disagreement", "legacy_pass@1", "st
 RATES: tuple[str, ...] = ("hidden_", "example_", "checker_", "legacy_", "strict_")
 """Beginnings of the metrics that describe programs; the others are results, which are compared and kept per problem."""
 
+OUTCOME_SHARES: tuple[str, ...] = tuple(f"{suite}_{name}" for suite in ("example", "hidden") for name in OUTCOMES)
+"""The rates that are kept per problem too: shares of the four outcomes, figure 8 of the paper."""
+
 AGREEMENT = "agreement"
 """Behind the name of a filtered decoding: of the programs that the filter leaves, which are submitted is decided by agreement."""
 
@@ -257,18 +260,28 @@ def _solved(model: str, decoding: str, pool: Programs, note: str = "") -> Measur
     return Measurement(model, decoding, "pass@budget", values, *_cost(pool), note=note)
 
 
-def measure_equal_budget(model: str, plain: Programs, critical: Programs, n_at: Sequence[tuple[int, int]]) -> list[Measurement]:
+def measure_equal_budget(
+    model: str, plain: Programs, critical: Programs, n_at: Sequence[tuple[int, int]], *, variant: str = ""
+) -> list[Measurement]:
     """Plain samples of the same policy, cut per problem at critical sampling's budget (spec 7.5), then filtered.
 
     For tokens, the program that crosses the budget is counted: plain sampling never gets less than critical sampling.
     Where the plain samples end before the budget, all are used and `note` says on how many problems.
+
+    Args:
+        model: the policy's row.
+        plain: its plain samples.
+        critical: all programs of critical sampling.
+        n_at: of which the n are measured.
+        variant: name of the variant whose programs `critical` are. Beside a variant stands the equal total budget alone, as decoding
+            `filtered_equal_total/<variant>`.
     """
     sampled = plain.select(plain.of_kind("sample"))
     first_round = critical.count(critical.of_kind("sample"))
     pool_size, pool_tokens = critical.count(), critical.total(critical.tokens)
     available = sampled.count()
     measured: list[Measurement] = []
-    for decoding in EQUAL_BUDGETS:
+    for decoding in EQUAL_BUDGETS[-1:] if variant else EQUAL_BUDGETS:
         counts_tokens = decoding in ("filtered_equal_tokens", "filtered_equal_total")
         if counts_tokens and (np.isnan(pool_tokens).any() or np.isnan(sampled.tokens).any()):
             continue
@@ -286,11 +299,12 @@ def measure_equal_budget(model: str, plain: Programs, critical: Programs, n_at: 
             short = available < budget
         pool = sampled.select(chosen)
         note = f"plain samples end before the budget on {int(short.sum())} of {sampled.problems} problems" if short.any() else ""
+        decoding = f"{decoding}/{variant}" if variant else decoding
         if (pool.example != NOT_RUN).any():
             smallest = int(pool.count().min())
             for n in sorted({n for n, _ in n_at}):
                 if n <= smallest:
                     chance = _filtered(model, decoding, f"{n}@budget", pool, n, note=note)
-                    measured += [chance, *_agreed(chance, pool, n)]
+                    measured += [chance] if variant else [chance, *_agreed(chance, pool, n)]
         measured.append(_solved(model, decoding, pool, note))
     return measured

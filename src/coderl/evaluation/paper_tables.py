@@ -1,8 +1,8 @@
-"""Verb `tables`: the paper's tables 1a to 5, and its MBPP table, in the paper's layout with ours beside.
+"""Verb `tables`: the paper's tables 1a to 5, and its MBPP table, in the paper's layout with one run of ours beside.
 
 Each row of a table has two lines, the paper's numbers (spec 8.2 to 8.8) and ours; "not run" stands where nothing was run, which is
 also where the paper quotes others. Ours are taken from the tidy tables of `coderl evaluate`, and only from the benchmark that the
-paper's number is of.
+paper's number is of. Small versions over several seeds, on another benchmark, are in `seed_tables`, which shares these rows.
 """
 
 from __future__ import annotations
@@ -228,18 +228,24 @@ TABLES: tuple[PaperTable, ...] = (
 )
 
 
-def write_paper_tables(*, tables: Sequence[Path], others: Mapping[str, Path], output: Path) -> None:
-    """Write `table<name>.csv` and `table<name>.md` for every table into the folder `output`.
+def write_paper_table(*, name: str, tables: Sequence[Path], others: Mapping[str, Path], output: Path, page: Path) -> None:
+    """Write one table as CSV and as Markdown.
 
     Args:
+        name: `table1a`, ...: "table" and a name of TABLES.
         tables: tidy tables of the run; of a number that several have, the first one's is taken.
         others: key of `evaluate.other_runs` -> tidy table of another run.
-        output: folder.
+        output: CSV.
+        page: Markdown.
 
     Raises:
-        DataError: a table that cannot be read, or an unknown key.
+        DataError: an unknown table, a table that cannot be read, or an unknown key.
     """
-    known = {line.other for table in TABLES for line in table.lines if line.other}
+    names = [f"table{table.name}" for table in TABLES]
+    if name not in names:
+        raise DataError(f"--table: the paper has no {name!r}; there are {', '.join(names)}")
+    table = TABLES[names.index(name)]
+    known = {line.other for each in TABLES for line in each.lines if line.other}
     for key in others:
         if key not in known:
             raise DataError(f"--others: no row of the paper's tables comes from {key!r}; there are {', '.join(sorted(known))}")
@@ -247,14 +253,13 @@ def write_paper_tables(*, tables: Sequence[Path], others: Mapping[str, Path], ou
     foreign = {key: read_table(path) for key, path in others.items()}
     benchmarks = sorted({row["benchmark"] for row in own if row["problem_set"] != "critic_validation"})
     runs = list(dict.fromkeys(row["run"] for row in own))
-    for table in TABLES:
-        lines = [_cells(table, line, own if line.other is None else foreign.get(line.other, [])) for line in table.lines]
-        columns = [*table.labels, "whose", *(_column(metric, level, table) for metric in table.metrics for level in table.levels)]
-        _write(output / f"table{table.name}.csv", _as_csv(columns, lines))
-        note = table.note
-        if table.benchmark not in benchmarks:
-            note = f"This run has no {table.benchmark}: it was evaluated on {', '.join(benchmarks) or 'nothing'}. {note}".strip()
-        _write(output / f"table{table.name}.md", _as_markdown(table, columns, lines, ", ".join(runs), note))
+    lines = [_cells(table, line, own if line.other is None else foreign.get(line.other, [])) for line in table.lines]
+    columns = [*table.labels, "whose", *(_column(metric, level, table) for metric in table.metrics for level in table.levels)]
+    _write(output, _as_csv(columns, lines))
+    note = table.note
+    if table.benchmark not in benchmarks:
+        note = f"This run has no {table.benchmark}: it was evaluated on {', '.join(benchmarks) or 'nothing'}. {note}".strip()
+    _write(page, _as_markdown(table, columns, lines, ", ".join(runs), note))
 
 
 def _column(metric: str, level: str, table: PaperTable) -> str:

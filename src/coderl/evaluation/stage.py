@@ -15,6 +15,7 @@ from coderl.evaluation.estimators import Floats, Integers, bootstrap_intervals, 
 from coderl.evaluation.measurements import (
     AGREEMENT,
     EQUAL_BUDGETS,
+    OUTCOME_SHARES,
     RATES,
     Measurement,
     measure_critical,
@@ -27,10 +28,12 @@ from coderl.evaluation.programs import ProgramFiles, Programs, read_programs, ro
 from coderl.evaluation.tables import (
     COLUMNS,
     DIFFERENCE_COLUMNS,
+    PER_PROBLEM_COLUMNS,
     Row,
     contains_zero,
     number,
     percent,
+    problem_hash,
     write_per_problem,
     write_table,
 )
@@ -156,9 +159,12 @@ def measure(
     for name in (name for name in programs if name.startswith("critical/")):
         if critical is None:
             raise ConfigError(f"evaluate: programs has {name!r}, so its configuration (section critical_sample) is needed")
-        found += measure_critical(
-            row_name(name), read_programs(name, programs[name], problems), config.pass_at, config.n_at, critical.batch
-        )
+        variant = name.partition("/")[2]
+        table = read_programs(name, programs[name], problems)
+        if policy is not None:
+            found += measure_equal_budget(row_name(policy_name), policy, table, config.n_at, variant=variant)
+        batch = critical.variant(variant).batch if variant in critical.variants else critical.batch
+        found += measure_critical(row_name(name), table, config.pass_at, config.n_at, batch)
     return {(m.model, m.decoding, m.metric): m for m in found}
 
 
@@ -351,15 +357,17 @@ def _critic_rows(path: Path, common: Row) -> list[Row]:
 
 
 def _write_per_problem(path: Path, run: str, seed: int, problems: Sequence[Problem], measured: Mapping[Column, Measurement]) -> None:
-    columns: dict[str, list[object]] = {name: [] for name in ("model", "decoding", "metric", "task_id", "difficulty", "value")}
+    columns: dict[str, list[object]] = {name: [] for name in PER_PROBLEM_COLUMNS[2:]}
+    contents = [problem_hash(problem) for problem in problems]
     for m in measured.values():
-        if m.metric.startswith(RATES):
+        if m.metric.startswith(RATES) and m.metric not in OUTCOME_SHARES:
             continue
         for position in np.flatnonzero(~np.isnan(m.values)).tolist():
             columns["model"].append(m.model)
             columns["decoding"].append(m.decoding)
             columns["metric"].append(m.metric)
             columns["task_id"].append(problems[position].task_id)
+            columns["problem"].append(contents[position])
             columns["difficulty"].append(problems[position].difficulty)
             columns["value"].append(float(m.values[position]))
     size = len(columns["value"])

@@ -7,6 +7,7 @@ point, so that equal input gives equal bytes. docs/tables.md says what each colu
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from coderl.evaluation.estimators import bootstrap_over_seeds
+from coderl.evaluation.estimators import bootstrap_intervals, bootstrap_over_seeds
+from coderl.problems import Problem
 from coderl.records import DataError, atomic_path
 from coderl.seeds import derived_seed
 
@@ -166,13 +168,24 @@ def collect(*, tables: Sequence[Path], output: Path) -> None:
 
 @dataclass(frozen=True)
 class ProblemValues:
-    """Per-problem values of one run: (model, decoding, metric) -> {task_id: value in 0..1}, and the problems' levels."""
+    """Per-problem values of one run: (model, decoding, metric) -> {task_id: value in 0..1}; the problems' levels, and what tells
+    two problems of the same task_id apart (problem_hash), by task_id."""
 
     values: dict[tuple[str, str, str], dict[str, float]]
     difficulty: dict[str, str]
+    problem: dict[str, str]
+    run: str = ""
+    seed: int = 0
 
 
-PER_PROBLEM_COLUMNS: tuple[str, ...] = ("run", "seed", "model", "decoding", "metric", "task_id", "difficulty", "value")
+PER_PROBLEM_COLUMNS: tuple[str, ...] = ("run", "seed", "model", "decoding", "metric", "task_id", "problem", "difficulty", "value")
+
+
+def problem_hash(problem: Problem) -> str:
+    """16 hexadecimal digits of what a problem asks and how it is judged: another draw of a generated benchmark has the same
+    task_ids and other problems behind them."""
+    decisive = (problem.question, problem.starter_code, problem.entry_point, repr(problem.hidden_tests), repr(problem.example_tests))
+    return hashlib.sha256(repr(decisive).encode()).hexdigest()[:16]
 
 
 def write_per_problem(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -204,11 +217,14 @@ def read_per_problem(path: Path) -> ProblemValues:
         raise DataError(f"{path}: column {missing[0]!r} is missing; make it with `coderl evaluate`")
     values: dict[tuple[str, str, str], dict[str, float]] = {}
     difficulty: dict[str, str] = {}
-    cells = zip(*(table[name] for name in ("model", "decoding", "metric", "task_id", "difficulty", "value")), strict=True)
-    for model, decoding, metric, task_id, level, value in cells:
+    problem: dict[str, str] = {}
+    cells = zip(*(table[name] for name in ("model", "decoding", "metric", "task_id", "problem", "difficulty", "value")), strict=True)
+    for model, decoding, metric, task_id, content, level, value in cells:
         values.setdefault((model, decoding, metric), {})[task_id] = value
-        difficulty[task_id] = level
-    return ProblemValues(values, difficulty)
+        difficulty[task_id], problem[task_id] = level, content
+    if not values:
+        raise DataError(f"{path}: no rows; make it with `coderl evaluate`")
+    return ProblemValues(values, difficulty, problem, table["run"][0], table["seed"][0])
 
 
 def collect_differences(
@@ -224,8 +240,8 @@ def collect_differences(
 
     Runs with the same benchmark, problem set and config hash (which leaves out the seed) are pooled; a run alone keeps
     its own interval over problems. When all seeds have the same problems, one draw of the problems serves all seeds of
-    a resample (see bootstrap_over_seeds); problems are told apart by task_id, so different draws of a generated benchmark also
-    count as shared, which makes the interval wider, never narrower. With few seeds the resampling of seeds is coarse: read `per_seed` too.
+    a resample; different draws of a generated benchmark, which have the same task_ids, are told apart by what the problems
+    say (see pool). With few seeds the resampling of seeds is coarse: read `per_seed` too.
 
     Args:
         differences: one differences.csv per run.
@@ -255,6 +271,57 @@ def collect_differences(
     write_table(output, POOLED_COLUMNS, (_pooled(members, bootstrap, confidence, seed) for members in groups.values()))
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """A mean over seeds and problems with its interval, in shares; NaN where nothing is defined. n_problems: of the seed with most."""
+
+    mean: float
+    low: float
+    high: float
+    per_seed: tuple[float, ...]
+    n_problems: int
+
+
+def pool(
+    per_seed: Sequence[Mapping[str, float]],
+    problems: Sequence[Mapping[str, str]],
+    level: str,
+    *,
+    count: int,
+    confidence: float,
+    seed: int,
+) -> Pooled:
+    """Mean over seeds of the means over their problems, with an interval by resampling both.
+
+    When all seeds have the same problems, one draw of them serves all the seeds of a resample; seeds that drew problems of their own
+    are resampled within each seed (bootstrap_over_seeds). The same are problems whose task_id and content agree.
+
+    Args:
+        per_seed: task_id -> value, or difference of two rows of that seed (paired), in 0..1; one mapping per seed.
+        problems: task_id -> problem_hash, per seed.
+        level: the difficulty, which decides the random draws: rows of a table share them.
+        count: resamples.
+        confidence: e.g. 0.95.
+        seed: of the draws.
+    """
+    contents = [{task: known[task] for task in values} for values, known in zip(per_seed, problems, strict=True)]
+    same = all(content == contents[0] for content in contents)
+    width = max(map(len, per_seed))
+    matrix = np.full((len(per_seed), width), np.nan)
+    for s, values in enumerate(per_seed):
+        matrix[s, : len(values)] = [values[task] for task in (per_seed[0] if same else values)]
+    means = tuple(float(np.mean(list(values.values()))) if values else math.nan for values in per_seed)
+    draws = derived_seed(seed, "collect", level)
+    if not width:
+        low = high = math.nan
+    elif len(per_seed) == 1:
+        lows, highs = bootstrap_intervals(matrix.T, count=count, confidence=confidence, seed=draws)
+        low, high = float(lows[0]), float(highs[0])
+    else:
+        low, high = bootstrap_over_seeds(matrix, same_problems=same, count=count, confidence=confidence, seed=draws)
+    return Pooled(float(np.mean(means)), low, high, means, width)
+
+
 def _pooled(members: Sequence[tuple[Row, ProblemValues]], count: int, confidence: float, seed: int) -> Row:
     row = members[0][0]
     per_seed: list[dict[str, float]] = []
@@ -268,27 +335,16 @@ def _pooled(members: Sequence[tuple[Row, ProblemValues]], count: int, confidence
                 if task in theirs and row["difficulty"] in ("all", values.difficulty[task]) and not math.isnan(value - theirs[task])
             }
         )
-    same = all(seed_values.keys() == per_seed[0].keys() for seed_values in per_seed)
-    width = max(len(seed_values) for seed_values in per_seed)
-    matrix = np.full((len(per_seed), width), np.nan)
-    for s, seed_values in enumerate(per_seed):
-        order = per_seed[0] if same else seed_values
-        matrix[s, : len(seed_values)] = [seed_values[task] for task in order]
-    means = [float(np.mean(list(seed_values.values()))) if seed_values else math.nan for seed_values in per_seed]
-    low, high = row["low"], row["high"]
-    if len(members) > 1:
-        interval = bootstrap_over_seeds(
-            matrix, same_problems=same, count=count, confidence=confidence, seed=derived_seed(seed, "collect", row["difficulty"])
-        )
-        low, high = percent(interval[0]), percent(interval[1])
+    pooled = pool(per_seed, [values.problem for _, values in members], row["difficulty"], count=count, confidence=confidence, seed=seed)
+    low, high = (row["low"], row["high"]) if len(members) == 1 else (percent(pooled.low), percent(pooled.high))
     return {
         **{name: row[name] for name in POOLED_COLUMNS if name in row},
-        "difference": percent(float(np.mean(means))),
+        "difference": percent(pooled.mean),
         "low": low,
         "high": high,
         "contains_zero": contains_zero(low, high),
-        "n_problems": str(width),
+        "n_problems": str(pooled.n_problems),
         "n_seeds": str(len(members)),
-        "per_seed": " ".join(percent(mean) for mean in means),
+        "per_seed": " ".join(percent(mean) for mean in pooled.per_seed),
         "runs": " ".join(member["run"] for member, _ in members),
     }
