@@ -73,8 +73,7 @@ _OTHER = "The paper's numbers are of APPS, by beam search: compare signs and ord
 
 
 def _paper_lines(table: str) -> dict[str, Line]:
-    """Rows of one of the paper's tables by the model, or the other run, that ours comes from; rows that the paper alone has are "
-    "left out."""
+    """Rows of one of the paper's tables by the model, or the other run, that ours comes from; not those that we have no row for."""
     (found,) = [each for each in PAPER if each.name == table]
     return {line.other or next(iter(line.ours.values()))[0]: line for line in found.lines if line.ours}
 
@@ -171,8 +170,7 @@ SEED_TABLES: dict[str, SeedTable] = {
                 _policy("leave_one_out_critic", ("ours", "leave-one-out", "critic"), "warm_start", "no_values"),
             ),
             note="A to D are the paper's return estimates in our form of the loss (negative returns bounded, mean within a "
-            "program), the same steps "
-            f"for all; the literal recipe is a row of the follow-ups. {_OTHER}",
+            f"program), the same steps for all; the literal recipe is a row of the follow-ups. {_OTHER}",
         ),
         SeedTable(
             "table3",
@@ -188,9 +186,8 @@ SEED_TABLES: dict[str, SeedTable] = {
                 _policy("leave_one_out", ("CE + RL, leave-one-out (ours)",), "warm_start", "ce", "ce_on_passing"),
                 _policy("ce_on_passing", ("CE on references and own passing programs (ours)",), "warm_start", "ce"),
             ),
-            note="The same steps for all. CE + RL also does cross entropy on the actor's own passing programs where a problem "
-            "has no references: its "
-            f"fair control is the last row, which does so without RL. {_OTHER}",
+            note="The same steps for all. CE + RL also does cross entropy on the actor's own passing programs where a "
+            f"problem has no references: its fair control is the last row, which does so without RL. {_OTHER}",
         ),
         SeedTable(
             "table4",
@@ -219,10 +216,9 @@ SEED_TABLES: dict[str, SeedTable] = {
                 *_critical("rounds", ("ours: further rounds where none passes", "then M=4")),
             ),
             note="Ten programs in the first round and in each later one. pass@5, pass@10 and 1@10 count the programs that "
-            "critical sampling returns, as "
-            "the paper does; 1@budget and pass@budget count all that was generated, and their second difference is to plain "
-            "samples that cost as "
-            "many tokens in all. The paper's columns are of 200 and 1000 programs on APPS: compare signs and order.",
+            "critical sampling returns, as the paper does; 1@budget and pass@budget count all that was generated, and "
+            "their second difference is to plain samples that cost as many tokens in all. The paper's columns are of "
+            "200 and 1000 programs on APPS: compare signs and order.",
             paper_columns={"pass@5": "pass@200", "pass@10": "pass@1000", "1@10": "1@1000"},
         ),
         SeedTable(
@@ -305,8 +301,8 @@ SEED_TABLES: dict[str, SeedTable] = {
                     ("plain",),
                 ),
             ),
-            note="Competition level: the third of the slashed numbers. AUC: on the train problems that each critic holds out, "
-            "every seed in parentheses.",
+            note="Competition level: the third of the slashed numbers. AUC: on the train problems that each critic holds "
+            "out, every seed in parentheses.",
         ),
     )
 }
