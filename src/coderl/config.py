@@ -501,6 +501,12 @@ class TrainCriticConfig(Section):
         description="The critic also reads what its own backbone, as a language model, gives each token; started from the actor this is "
         "the actor's likelihood (ours). Needs alignment paper.",
     )
+    generation_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight, beside the loss of the outcomes, of the cross entropy of the passing programs' tokens under the critic's own "
+        "backbone: what it takes for likely becomes what passes (ours). Needs likelihood.",
+    )
     foreign_programs: int = Field(
         0,
         ge=0,
@@ -517,6 +523,8 @@ class TrainCriticConfig(Section):
             raise ValueError("pairwise_weight compares programs of one problem; it needs balance: within_problem")
         if self.likelihood and self.alignment != "paper":
             raise ValueError("likelihood tells of the token that was read; alignment: code values a token before it is read")
+        if self.generation_weight and not self.likelihood:
+            raise ValueError("generation_weight trains the likelihood that the critic reads; it needs likelihood: true")
         return self
 
 

@@ -13,6 +13,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tqdm import tqdm
 from coderl.config import ScoreConfig, TrainCriticConfig, section_json
 from coderl.critic_metrics import Judgement, Metrics, critic_metrics
 from coderl.judged import JudgedProgram, distinct_programs, judged_references, judged_samples
-from coderl.models import OutcomeCritic, collate_pairs, default_device, load_tokenizer
+from coderl.models import CriticOutput, OutcomeCritic, collate_pairs, default_device, load_tokenizer
 from coderl.objectives import critic_loss_sum, pair_loss_sum, passing_log_odds
 from coderl.problems import Problem, read_problems
 from coderl.problems.prompts import encode_program, encode_prompt, is_call_based
@@ -85,7 +86,7 @@ class CriticExamples:
     """Judged programs as a source of training batches, balanced as configured (spec 5.3 leaves it open)."""
 
     def __init__(self, examples: Sequence[CriticExample], classes: int, balance: str, pad: int, seed: int) -> None:
-        self.examples, self.pad, self.seed = list(examples), pad, seed
+        self.examples, self.classes, self.pad, self.seed = list(examples), classes, pad, seed
         counts = np.bincount([example.label for example in self.examples], minlength=classes)
         self.weights = [1.0] * classes
         if balance == "class_weights":
@@ -123,7 +124,10 @@ class CriticExamples:
         return len(self.examples[item].prompt), len(self.examples[item].program)
 
     def collate(self, items: list[int]) -> dict[str, Tensor]:
-        """prompt_ids, prompt_mask [B, S], program_ids [B, T], labels, weights [B]; normaliser = sum of weights of the step."""
+        """prompt_ids, prompt_mask [B, S], program_ids [B, T], labels, weights [B]; normaliser = sum of weights of the step.
+
+        normaliser_programs and normaliser_passing_tokens (at least 1) count the step's programs and the tokens of those that passed.
+        """
         rows = [self.examples[i] for i in items]
         batch = collate_pairs([row.prompt for row in rows], [row.program for row in rows], self.pad)
         weights = torch.tensor([self.weights[row.label] for row in rows])
@@ -132,8 +136,13 @@ class CriticExamples:
             "weights": weights,
             "normaliser": weights.sum(),
             "normaliser_programs": torch.tensor(len(rows)),
+            "normaliser_passing_tokens": self._passing_tokens(items),
         }
         return batch
+
+    def _passing_tokens(self, indices: Sequence[int]) -> Tensor:
+        rows = [self.examples[i] for i in indices]
+        return torch.tensor(max(1, sum(len(row.program) for row in rows if row.label == self.classes - 1)))
 
 
 class PairedExamples(CriticExamples):
@@ -177,18 +186,19 @@ class PairedExamples(CriticExamples):
             "present": present,
             "normaliser": batch["weights"].sum(),
             "normaliser_programs": present.sum(),
+            "normaliser_passing_tokens": self._passing_tokens([index for item in items for index in item]),
             "normaliser_pairs": present[:, 1].sum().clamp(min=1),
         }
 
 
-def paired_objective(pairwise_weight: float) -> Loss:
+def paired_objective(pairwise_weight: float, generation_weight: float = 0.0) -> Loss:
     """critic_objective on PairedExamples plus `pairwise_weight` times the mean pair_loss of the step's pairs; logs ranked_right."""
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         present = batch["present"]
         rows = {key: batch[key].flatten(0, 1)[present.flatten()] for key in ("prompt_ids", "prompt_mask", "program_ids")}
-        found = model(rows["prompt_ids"], rows["prompt_mask"], rows["program_ids"], prefixes=False).logits
-        labels, weights = batch["labels"][present], batch["weights"][present]
+        output = model(rows["prompt_ids"], rows["prompt_mask"], rows["program_ids"], prefixes=False)
+        found, labels, weights = output.logits, batch["labels"][present], batch["weights"][present]
         ce = critic_loss_sum(found, labels, weights) / batch["normaliser"]
         odds = torch.zeros(present.shape, device=found.device).masked_scatter(present, passing_log_odds(found))
         pairs = odds[present[:, 1]]
@@ -197,9 +207,28 @@ def paired_objective(pairwise_weight: float) -> Loss:
             "accuracy": (found.argmax(-1) == labels).sum() / batch["normaliser_programs"],
             "ranked_right": (pairs[:, 1] > pairs[:, 0]).sum() / batch["normaliser_pairs"],
         }
-        return ce + pairwise_weight * ranking, metrics
+        whole = ce + pairwise_weight * ranking
+        if generation_weight:
+            metrics["loss_generation"] = generation_loss(output, labels, batch["normaliser_passing_tokens"])
+            whole = whole + generation_weight * metrics["loss_generation"]
+        return whole, metrics
 
     return loss
+
+
+def generation_loss(output: CriticOutput, labels: Tensor, passing_tokens: Tensor) -> Tensor:
+    """Cross entropy of the programs that passed, under the critic's own language model (ours): a part of the mean over the step's tokens.
+
+    A critic that is only asked for outcomes learns from a few thousand programs what a head can; the likelihood that it reads
+    learns from every token of theirs what right programs look like (docs/log.md).
+
+    Args:
+        output: of a critic with `likelihood`, for B programs.
+        labels: [B]; the last class is "passed".
+        passing_tokens: of the whole step.
+    """
+    assert output.log_likelihoods is not None
+    return -output.log_likelihoods[labels == output.logits.shape[-1] - 1].sum() / passing_tokens
 
 
 def foreign_programs(
@@ -235,11 +264,15 @@ def foreign_programs(
     return found
 
 
-def critic_objective(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def critic_objective(model: nn.Module, batch: dict[str, Tensor], generation_weight: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
     """-log p(outcome | program, problem) (spec 5.3, Eq 9), weighted mean over the programs of the step; logs the accuracy."""
-    logits = model(batch["prompt_ids"], batch["prompt_mask"], batch["program_ids"], prefixes=False).logits
-    loss = critic_loss_sum(logits, batch["labels"], batch["weights"]) / batch["normaliser"]
-    return loss, {"accuracy": (logits.argmax(-1) == batch["labels"]).sum() / batch["normaliser_programs"]}
+    output = model(batch["prompt_ids"], batch["prompt_mask"], batch["program_ids"], prefixes=False)
+    loss = critic_loss_sum(output.logits, batch["labels"], batch["weights"]) / batch["normaliser"]
+    metrics = {"accuracy": (output.logits.argmax(-1) == batch["labels"]).sum() / batch["normaliser_programs"]}
+    if generation_weight:
+        metrics["loss_generation"] = generation_loss(output, batch["labels"], batch["normaliser_passing_tokens"])
+        loss = loss + generation_weight * metrics["loss_generation"]
+    return loss, metrics
 
 
 # --------------------------------------------------------------------------------------------------- scoring
@@ -522,7 +555,12 @@ def train_critic(
         logger.warning("all training programs are of one class: this critic can only learn to say so")
     kind = PairedExamples if config.pairwise_weight else CriticExamples
     examples = kind(training, classes, config.balance, tokenizer.pad_token_id, derived_seed(seed, "critic examples"))
-    objective: Loss = paired_objective(config.pairwise_weight) if config.pairwise_weight else critic_objective
+    generation = config.generation_weight
+    objective: Loss = (
+        paired_objective(config.pairwise_weight, generation)
+        if config.pairwise_weight
+        else partial(critic_objective, generation_weight=generation)
+    )
     settings, draws = section_json(config), derived_seed(seed, "critic", classes)
     log = train(critic, examples, objective, config.training, settings=settings, seed=draws, work=work)
     if not first_process():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -278,10 +278,10 @@ class LikelihoodInput(nn.Module):
         nn.init.zeros_(self.into_state.bias)
         self.factors = nn.Parameter(torch.tensor([0.5, 0.5]))
 
-    def forward(self, states: Tensor, logits: Tensor, program_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The states with the three numbers in them, and what to add to the logit of "passed" of each prefix.
+    def forward(self, states: Tensor, logits: Tensor, program_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The states with the three numbers in them, what to add to the logit of "passed" of each prefix, and log p of each token.
 
-        states [B, T, d] after each token, logits [B, T, V] before it, program_ids [B, T] -> [B, T, d], [B, T].
+        states [B, T, d] after each token, logits [B, T, V] before it, program_ids [B, T] -> [B, T, d], [B, T], [B, T].
         """
         present = program_ids != IGNORED
         normaliser = logits.logsumexp(-1)
@@ -290,7 +290,7 @@ class LikelihoodInput(nn.Module):
         numbers = torch.stack([own - normaliser, best - normaliser, best - own], dim=-1).masked_fill(~present[..., None], 0.0)
         likelihood = numbers[..., 0]
         bonus = self.factors[0] * likelihood.cumsum(1) + self.factors[1] * likelihood.cummin(1).values
-        return states + self.into_state(numbers), bonus
+        return states + self.into_state(numbers), bonus, likelihood
 
 
 @dataclass(frozen=True)
@@ -300,12 +300,14 @@ class CriticOutput:
     logits [B, C]: of the whole program. token_logits [B, T, C]: the head on the state of each position, before pooling
     (spec 6.1: v_t = softmax of it). prefix_logits [B, T, C]: the classifier applied to tokens 1..t alone; the last one
     equals `logits`; None when not asked for. mask [B, T] bool: True at program tokens; logits elsewhere are 0.
+    log_likelihoods [B, T]: log p of each token by the critic's own backbone, 0 behind the end; None for critics without `likelihood`.
     """
 
     logits: Tensor
     token_logits: Tensor
     prefix_logits: Tensor | None
     mask: Tensor
+    log_likelihoods: Tensor | None = None
 
 
 class OutcomeCritic(nn.Module):
@@ -362,8 +364,8 @@ class OutcomeCritic(nn.Module):
             around = states_around(self.backbone, prompt_ids, prompt_mask, program_ids)
             logits = self.backbone.get_output_embeddings()(around[:, :-1])
             with torch.autocast(around.device.type, enabled=False):
-                states, bonus = self.likelihood(around[:, 1:].float(), logits.float(), program_ids)
-                return self._classify(states, mask, prefixes, bonus)
+                states, bonus, likelihoods = self.likelihood(around[:, 1:].float(), logits.float(), program_ids)
+                return replace(self._classify(states, mask, prefixes, bonus), log_likelihoods=likelihoods)
         states = program_states(self.backbone, prompt_ids, prompt_mask, program_ids, after=after)
         # The head works in float32 also under autocast: pooled maxima of bf16 states tie, and ties share their gradient.
         with torch.autocast(states.device.type, enabled=False):

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from coderl.models import CriticSettings, OutcomeCritic, collate_pairs
 from coderl.problems import InputOutputTests, Problem, read_problems, write_problems
 from coderl.problems.prompts import encode_program, encode_prompt
 from coderl.records import OUTCOMES, DataError, OutcomeRow, Sample, read_samples, write_outcomes, write_samples
-from coderl.training import read_log
+from coderl.training import program_cross_entropy, read_log
 
 torch.set_num_threads(1)
 
@@ -285,6 +286,36 @@ def test_paired_loss_is_the_closed_form_however_it_is_split() -> None:
     assert sum(paired_objective(0.7)(critic, part)[0].item() for part in parts) == pytest.approx(whole.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_generation_loss_is_the_cross_entropy_of_passing_programs_however_it_is_split(paired: bool) -> None:
+    torch.manual_seed(0)
+    critic = OutcomeCritic(tiny_t5(), CriticSettings.from_config(config(likelihood=True), 4)).eval()
+    programs = [judged("a", i, "passed_test" if i % 2 else OUTCOMES[i % 3]) for i in range(5)]
+    rows = [
+        CriticExample([1, 7 + i, 2], [1, 9, 9 + i, 2][: 3 + i % 2], outcome_label(p.outcome.outcome, 4), p) for i, p in enumerate(programs)
+    ]
+    if paired:
+        batch = PairedExamples(rows, 4, "within_problem", 0, seed=0).collate([(0, 1), (2, 3), (4,)])
+        without, with_it = paired_objective(0.7), paired_objective(0.7, 3.0)
+    else:
+        batch = CriticExamples(rows, 4, "none", 0, seed=0).collate(list(range(5)))
+        without, with_it = critic_objective, partial(critic_objective, generation_weight=3.0)
+    passing = collate_pairs([rows[i].prompt for i in (1, 3)], [rows[i].program for i in (1, 3)], 0)
+    expected = program_cross_entropy(critic.backbone, {**passing, "normaliser": torch.tensor(sum(len(rows[i].program) for i in (1, 3)))})[0]
+    whole, metrics = with_it(critic, batch)
+    assert metrics["loss_generation"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert whole.item() == pytest.approx(without(critic, batch)[0].item() + 3.0 * expected.item(), rel=1e-5)
+    parts = [{k: v if k.startswith("normaliser") else v[part::2] for k, v in batch.items()} for part in range(2)]
+    assert sum(with_it(critic, part)[0].item() for part in parts) == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_a_step_without_a_passing_program_has_no_generation_loss() -> None:
+    torch.manual_seed(0)
+    critic = OutcomeCritic(tiny_t5(), CriticSettings.from_config(config(likelihood=True), 2)).eval()
+    batch = CriticExamples(encoded([judged("a", 0, "failed_test")], 2), 2, "none", 0, seed=0).collate([0])
+    assert critic_objective(critic, batch, 1.0)[1]["loss_generation"].item() == 0.0
+
+
 def test_foreign_programs_pass_a_problem_of_a_similar_statement_and_fail_here() -> None:
     programs = [
         judged("a", 0, "passed_test", "one"),
@@ -309,6 +340,8 @@ def test_options_that_do_not_fit_together_are_refused() -> None:
         config(pairwise_weight=1.0, balance="none")
     with pytest.raises(ValueError, match="alignment: code"):
         config(likelihood=True, alignment="code")
+    with pytest.raises(ValueError, match="needs likelihood: true"):
+        config(generation_weight=1.0)
 
 
 def test_equal_texts_of_a_problem_count_once() -> None:
@@ -528,12 +561,12 @@ def test_a_killed_training_resumes_and_ends_with_the_weights_of_an_uninterrupted
     train_critic(**arguments, output=tmp_path / "whole", work=tmp_path / "work_whole")
     calls = 0
 
-    def killed(model: Any, batch: Any) -> Any:
+    def killed(model: Any, batch: Any, generation_weight: float) -> Any:
         nonlocal calls
         calls += 1
         if calls == 6:
             raise KeyboardInterrupt
-        return critic_objective(model, batch)
+        return critic_objective(model, batch, generation_weight)
 
     monkeypatch.setattr(module, "critic_objective", killed)
     with pytest.raises(KeyboardInterrupt):
