@@ -43,6 +43,8 @@ _MEMORY = "estimated: 60 % of the data sheet's bandwidth"
 _LAUNCH = Constant(0.0008, "s", "estimated: about 35 kernels a layer, launched from Python")
 _STEP = Constant(0.003, "s", "estimated from mini's steps of 50 ms (4 layers, two jobs side by side), 2026-11-24")
 
+_TRAINED = "mini, 2026-11-25: between pretrain (6000 steps in 229 s on one core) and rl_finetune (2000 in 95 s)"
+
 DEVICES: dict[str, Device] = {
     "a100": Device(
         "a100", True, Constant(0.09 * 312e12, "FLOP/s", _PAPER), Constant(9.7e12, "FLOP/s", _FP32), Constant(9.7e12, "FLOP/s", _FP32),
@@ -58,8 +60,8 @@ DEVICES: dict[str, Device] = {
     ),
     "none": Device(
         "none", False,
-        Constant(2e10, "FLOP/s", "mini, 2026-11-24: pretrain, 5500 steps in 275 s on one core"),
-        Constant(2e10, "FLOP/s", "mini, 2026-11-24: pretrain, 5500 steps in 275 s on one core"),
+        Constant(2.2e10, "FLOP/s", _TRAINED),
+        Constant(2.2e10, "FLOP/s", _TRAINED),
         Constant(1e10, "FLOP/s", "mini, 2026-11-24: 12k tokens/s sampled (benchmarks/README.md)"),
         Constant(1e10, "B/s", "estimated: one core's share of the memory"),
         Constant(0.0005, "s", "estimated: 0.5 ms a layer on a CPU"),
