@@ -168,9 +168,9 @@ class PairedExamples(CriticExamples):
         return pairs + rng.sample(alone, min(room, len(alone)))
 
     def lengths(self, item: Any) -> tuple[int, int]:
-        """Source and target tokens of both programs."""
+        """Source and target tokens of both programs as they stand in a batch: each padded to the longer one."""
         found = [CriticExamples.lengths(self, index) for index in item]
-        return sum(source for source, _ in found), sum(target for _, target in found)
+        return len(found) * max(source for source, _ in found), len(found) * max(target for _, target in found)
 
     def collate(self, items: list[Any]) -> dict[str, Tensor]:
         """As CriticExamples.collate with a second dimension of 2 behind the first: failing and passing program.

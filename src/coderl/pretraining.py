@@ -42,8 +42,10 @@ from coderl.training import (
 
 logger = logging.getLogger(__name__)
 
-_WORDS = re.compile(r"""^[ \t]*[rRuU]?(\"{3}|'{3}).*?\1[ \t]*\n|(?:^[ \t]*#[^\n]*\n)+""", re.DOTALL | re.MULTILINE)
-"""A docstring, or what looks like one, or lines of comments."""
+_WORDS = re.compile(r"""(?:\A|:[ \t]*\n)[ \t]*[rRuU]?(\"{3}|'{3}).*?\1[ \t]*\n|(?:^[ \t]*#[^\n]*\n)+""", re.DOTALL | re.MULTILINE)
+"""A docstring (at the start, or behind a line that ends in a colon), or lines of comments."""
+_NO_DESCRIPTION = re.compile(r"^#!|-\*-|copyright|licen[cs]e", re.IGNORECASE)
+"""Comments that do not tell what the code behind them does."""
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 """CodeT5's, with ids 0 to 4 (spec 1.2)."""
@@ -141,7 +143,8 @@ def mask_spans(
 
 def comment_ends(text: str) -> list[int]:
     """Where code goes on after words: behind the line break of each docstring and each block of comment lines, ascending."""
-    return [match.end() for match in _WORDS.finditer(text) if match.end() < len(text)]
+    found = (match for match in _WORDS.finditer(text) if match.end() < len(text))
+    return [match.end() for match in found if match[1] or not _NO_DESCRIPTION.search(match[0])]
 
 
 def split_at_pivot(

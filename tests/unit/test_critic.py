@@ -261,6 +261,10 @@ def test_pairs_are_a_failing_and_a_passing_program_of_one_problem() -> None:
         assert sum(map(len, items)) == len(single.epoch(epoch))
         assert sum(len(item) == 2 for item in items) == 3
     assert paired.lengths(paired.epoch(0)[0]) == (4, 4)
+    long = CriticExample([1, 2, 3], [1, 5, 6, 7, 2], 3, programs[1])
+    assert PairedExamples([encoded(programs)[0], long], 4, "none", 0, seed=3).lengths((0, 1)) == (6, 10), (
+        "both are padded to the longer one"
+    )
     assert PairedExamples(encoded([judged("a", 0, "passed_test")]), 4, "within_problem", 0, seed=3).epoch(0) == [(0,)]
 
 

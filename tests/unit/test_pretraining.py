@@ -132,6 +132,9 @@ def f(a):
 def test_comments_end_where_code_begins() -> None:
     assert [SCRIPT[:end].rstrip().split()[-1] + SCRIPT[end:].split()[0] for end in comment_ends(SCRIPT)] == ["on.import", "on.'''return"]
     assert comment_ends("x = 1\n# the end\n") == []
+    text = 'DOC = """a\n"""\nx = 1\ndef g():\n    """Say so."""\n    return x\n'
+    assert [text[:end].splitlines()[-1].strip() for end in comment_ends(text)] == ['"""Say so."""'], "no other string is a docstring"
+    assert comment_ends("#!/usr/bin/env python\n# Copyright of nobody\nimport os\n") == []
 
 
 def test_pivot_after_comments_cuts_words_from_their_code() -> None:

@@ -108,7 +108,7 @@ def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row])
     )
     main = [row for row in results if is_main(row)]
     console.print(_pivot(main, lambda row: row["model"], lambda row: _value(row, console)))
-    budget, labels = _budgets_once([row for row in results if is_at_budget(row)], "decoding")
+    budget, labels = budgets_once([row for row in results if is_at_budget(row)], "decoding")
     if any(row["model"] == "critical_sampling" for row in budget):
         console.print("Critical sampling beside plain samples of the same policy at its budget, filtered by example tests", style="bold")
         console.print(_pivot(budget, lambda row: labels[row["decoding"]], lambda row: _value(row, console), cost=True))
@@ -125,7 +125,7 @@ def _print_run(console: Console, run: str, difficulty: str, rows: Sequence[Row])
     console.print()
 
 
-def _budgets_once(rows: Sequence[Row], column: str) -> tuple[list[Row], dict[str, str]]:
+def budgets_once(rows: Sequence[Row], column: str) -> tuple[list[Row], dict[str, str]]:
     """(rows, label of each decoding in `column`): plain samples at equal programs and at equal tokens once where they are the same."""
     labels = dict(BUDGET_LABELS)
     kept = list(rows)
@@ -201,8 +201,8 @@ def _print_differences(console: Console, rows: Sequence[Row]) -> None:
         if len(set(owners)) > 1:
             console.print(owner, style="bold")
         mine = [row for row, name in zip(rows, owners, strict=True) if name == owner]
-        like = [row for row in mine if is_budget(row) and _same_submission(row)]
-        budget, labels = _budgets_once(like, "baseline_decoding")
+        like = [row for row in mine if is_budget(row) and same_submission(row)]
+        budget, labels = budgets_once(like, "baseline_decoding")
         for chosen, label in (
             ([row for row in mine if is_main(row)], lambda row: row["comparison"]),
             (budget, partial(budget_comparison, labels=labels)),
@@ -211,7 +211,7 @@ def _print_differences(console: Console, rows: Sequence[Row]) -> None:
                 console.print(_pivot(chosen, partial(_label, label, console), lambda row: _difference(row, console)))
 
 
-def _same_submission(row: Row) -> bool:
+def same_submission(row: Row) -> bool:
     """True where both sides submit by chance or both by agreement; one against the other is in the file only."""
     return row["decoding"].endswith(AGREEMENT) == row["baseline_decoding"].endswith(AGREEMENT)
 

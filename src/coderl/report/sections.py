@@ -6,7 +6,15 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 
 from coderl.evaluation.paper import LEVELS, paper_values
-from coderl.evaluation.show import BUDGET_LABELS, budget_comparison, is_at_budget, is_budget, is_main
+from coderl.evaluation.show import (
+    BUDGET_LABELS,
+    budget_comparison,
+    budgets_once,
+    is_at_budget,
+    is_budget,
+    is_main,
+    same_submission,
+)
 from coderl.evaluation.tables import Row
 from coderl.records import OUTCOMES
 from coderl.report import charts
@@ -142,21 +150,22 @@ def _paper_table() -> str:
     return f"<details><summary>The paper's numbers, for other benchmarks than this run's (CodeT5 770M, percent)</summary>{table}</details>"
 
 
-def difference_label(row: Row) -> str:
+def difference_label(row: Row, labels: Mapping[str, str] = BUDGET_LABELS) -> str:
     """What is compared, short."""
-    return budget_comparison(row, " − ") if is_budget(row) else row["comparison"].replace(" - ", " − ")
+    return budget_comparison(row, " − ", labels=labels) if is_budget(row) else row["comparison"].replace(" - ", " − ")
 
 
 def differences(rows: Sequence[Row], *, budget: bool, name: str) -> str:
     """Forest plot and table of the differences over all problems."""
-    chosen = [r for r in rows if r["difficulty"] == "all" and (is_budget(r) if budget else is_main(r))]
+    chosen = [r for r in rows if r["difficulty"] == "all" and (is_budget(r) and same_submission(r) if budget else is_main(r))]
+    chosen, labels = budgets_once(chosen, "baseline_decoding")
     if not chosen:
         return ""
-    order = list(dict.fromkeys(difference_label(row) for row in chosen))
+    order = list(dict.fromkeys(difference_label(row, labels) for row in chosen))
     tones = [colour for colour in charts.SERIES if colour != charts.SERIES[0]]
     groups: dict[str, list[Interval]] = {title: [] for title in order}
     for row in chosen:
-        title = difference_label(row)
+        title = difference_label(row, labels)
         tone = tones[order.index(title) % len(tones)]
         groups[title].append(_interval(row, row["metric"], "difference", tone, hollow=row["contains_zero"] == "yes"))
     unclear = sum(row["contains_zero"] == "yes" for row in chosen)
@@ -166,7 +175,7 @@ def differences(rows: Sequence[Row], *, budget: bool, name: str) -> str:
         else f"<p><b>{unclear} of {len(chosen)}</b> intervals contain zero (hollow dots): no difference is shown there.</p>"
     )
     lines = "".join(
-        f'<tr{" class=same" if row["contains_zero"] == "yes" else ""}><td class="text">{text(difference_label(row))}</td>'
+        f'<tr{" class=same" if row["contains_zero"] == "yes" else ""}><td class="text">{text(difference_label(row, labels))}</td>'
         f'<td class="text">{text(row["metric"])}</td><td>{float(row["difference"]):+.1f}</td>'
         f"<td>{_signed(row['low'])} to {_signed(row['high'])}</td>"
         f'<td class="text">{"contains zero" if row["contains_zero"] == "yes" else ""}</td></tr>\n'
@@ -189,11 +198,11 @@ def _signed(number: str) -> str:
 
 def budget_table(rows: Sequence[Row]) -> str:
     """Critical sampling and plain samples of its policy, with what each spent per problem."""
-    chosen = [r for r in rows if r["difficulty"] == "all" and is_at_budget(r)]
+    chosen, labels = budgets_once([r for r in rows if r["difficulty"] == "all" and is_at_budget(r)], "decoding")
     if not any(row["model"] == "critical_sampling" for row in chosen):
         return ""
-    notes = dict.fromkeys(f"{BUDGET_LABELS[row['decoding']]}: {row['note']}." for row in chosen if row["note"])
-    table = pivot(chosen, lambda row: BUDGET_LABELS[row["decoding"]], cost=True)
+    notes = dict.fromkeys(f"{labels[row['decoding']]}: {row['note']}." for row in chosen if row["note"])
+    table = pivot(chosen, lambda row: labels[row["decoding"]], cost=True)
     return table + "".join(f'<p class="small">{text(note)}</p>' for note in notes)
 
 
