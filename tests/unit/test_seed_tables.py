@@ -172,6 +172,24 @@ def test_seeds_that_draw_their_own_problems_are_resampled_within_each_seed() -> 
     assert alone.high - alone.low == pytest.approx(width([one] * 3), rel=0.1)
 
 
+def test_a_problem_without_a_value_in_one_seed_leaves_the_problems_shared() -> None:
+    """One undefined value must not make three seeds of one draw look like three draws, with a narrower interval."""
+    values = {f"t{number}": float(value) for number, value in enumerate(np.random.default_rng(0).random(200))}
+    problem = dict.fromkeys(values, "a")
+
+    def width(per_seed: list[dict[str, float]]) -> float:
+        found = pool(per_seed, [problem] * 3, "all", count=4000, confidence=0.95, seed=0)
+        assert found.mean == pytest.approx(np.mean([np.mean(list(each.values())) for each in per_seed]))
+        assert found.n_problems == max(map(len, per_seed))
+        return found.high - found.low
+
+    without_first = {task: value for task, value in values.items() if task != "t0"}
+    assert width([values, values, without_first]) == pytest.approx(width([values] * 3), rel=0.03)
+    # Another gap in each seed: a column is still one problem.
+    gap = [{task: value for task, value in values.items() if task != f"t{seed}"} for seed in range(3)]
+    assert width(gap) == pytest.approx(width([values] * 3), rel=0.05)
+
+
 @pytest.mark.parametrize("effect", [0.0, 0.03])
 def test_the_interval_covers_the_truth(effect: float) -> None:
     """Three seeds with problems of their own, a difference of 0.05 whose size varies by `effect` from seed to seed.
