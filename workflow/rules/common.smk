@@ -78,6 +78,12 @@ def run_config(run):
     return checked(load_run, Path("config/runs") / f"{run}.yaml")
 
 
+@cache
+def config_hash(run):
+    """Of all that decides the run's numbers but its seeds, for the tables' rows."""
+    return checked(run_hash, run_config(run))
+
+
 WORKFLOW = checked(validate, WorkflowConfig, dict(config), "config/config.yaml")
 ACTIVE_RUNS = WORKFLOW.runs
 for active in ACTIVE_RUNS:
