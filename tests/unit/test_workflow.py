@@ -233,12 +233,18 @@ def test_the_ablations_start_from_the_base_model_of_their_seed(ablations: list[d
         ),
         ("{main: [mini/apps]}", "codet5_small names 3 runs and main 1; one for each seed"),
         ("{main: [mini/other, mini-seed2/apps, mini-seed3/apps]}", "key 'problems' has no 'other'; there are train, test"),
+        ("{main: [mini/apps, mini/apps, mini-seed3/apps]}", "mini and mini (main) both have seed 1; name one run for each seed"),
+        (
+            "{main: [mini/apps, changed/apps, mini-seed3/apps]}",
+            "mini and changed (main) differ in more than their seeds; let one extend the other",
+        ),
         ("null", "key 'evaluate.over_seeds' has no 'ablation'; there are none"),
     ],
 )
 def test_tables_over_seeds_of_runs_that_differ_are_refused(over_seeds: str, message: str, tmp_path: Path) -> None:
     copy = copy_workflow(tmp_path)
     (copy / "config/runs/odd.yaml").write_text("extends: mini\nprocedural: {seed: 5}\n", encoding="utf-8")
+    (copy / "config/runs/changed.yaml").write_text("extends: mini-seed2\nwarm_start: {training: {steps: 400}}\n", encoding="utf-8")
     (copy / "config/runs/mine.yaml").write_text(f"extends: mini\nevaluate: {{over_seeds: {over_seeds}}}\n", encoding="utf-8")
     table = "follow_ups" if over_seeds == "null" else "table5"
     command = [sys.executable, "-m", "snakemake", "-n", "--", f"results/mine/tables/{table}.md"]

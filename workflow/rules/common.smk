@@ -394,6 +394,7 @@ def over_seeds(run, table):
     }
     first, firsts = next(iter(sources.items()))
     for name, members in sources.items():
+        one_design(run, name, members)
         if len(members) != len(firsts):
             raise WorkflowError(
                 f"config/runs/{run}.yaml: evaluate.over_seeds: {first} names {len(firsts)} runs and {name} {len(members)}; one for each seed"
@@ -405,6 +406,26 @@ def over_seeds(run, table):
                     "but differ in seed, procedural.seed or problems"
                 )
     return sources
+
+
+def one_design(run, name, members):
+    """Refuse a row of runs that are not one design with a seed each, whose mean would say nothing."""
+    seeds = {}
+    for other, _ in members:
+        own = run_config(other).seed
+        if own in seeds:
+            raise WorkflowError(
+                f"config/runs/{run}.yaml: evaluate.over_seeds: {seeds[own]} and {other} ({name}) both have seed {own}; "
+                "name one run for each seed"
+            )
+        seeds[own] = other
+    first = members[0][0]
+    for other in seeds.values():
+        if config_hash(other) != config_hash(first):
+            raise WorkflowError(
+                f"config/runs/{run}.yaml: evaluate.over_seeds: {first} and {other} ({name}) differ in more than their seeds; "
+                "let one extend the other and state its seeds only"
+            )
 
 
 def design(run, set):
