@@ -274,6 +274,15 @@ def test_a_critic_a_policy_and_a_table_read_what_they_should(jobs: list[dict[str
     assert programs["reference"]["samples"] == []
 
 
+def test_collect_does_not_depend_on_what_stands_beside_the_main_table(jobs: list[dict[str, Any]]) -> None:
+    found = {identity(job): job for job in jobs}
+    config = load_run(ROOT / "config/runs/mini.yaml").evaluate
+    assert config.over_seeds
+    shown = json.loads(found["collect"]["params"]["evaluate"])
+    assert (shown["over_seeds"], shown["also"], shown["other_runs"]) == (None, {}, {})
+    assert (shown["bootstrap"], shown["confidence"]) == (config.bootstrap, config.confidence)
+
+
 def test_a_section_changes_the_parameters_of_its_own_jobs_only(jobs: list[dict[str, Any]], tmp_path: Path) -> None:
     copy = copy_workflow(tmp_path)
     run = yaml.safe_load((copy / "config/runs/mini.yaml").read_text(encoding="utf-8"))

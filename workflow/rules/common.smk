@@ -371,10 +371,14 @@ def evaluate_memory(wildcards, attempt):
     return growing("mem_mb", max(8000, int(12 * max(critical, drawn))))(wildcards, attempt)
 
 
-def evaluate_section(wildcards):
-    """Section `evaluate` of the main table: what is evaluated beside it is not this job's."""
-    evaluated = run_config(wildcards.run).evaluate
+def main_evaluate_section(run):
+    """Section `evaluate` of the main table: what is evaluated beside it is not its job's."""
+    evaluated = run_config(run).evaluate
     return section_json(evaluated.model_copy(update={"also": {}, "other_runs": {}, "over_seeds": None}))
+
+
+def evaluate_section(wildcards):
+    return main_evaluate_section(wildcards.run)
 
 
 def evaluate_section_of_set(wildcards):

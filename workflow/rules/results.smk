@@ -147,7 +147,7 @@ rule collect:
         mem_mb=growing("mem_mb", 4000),
         runtime=growing("runtime", 60),
     params:
-        evaluate=section_json(run_config(ACTIVE_RUNS[0]).evaluate),
+        evaluate=main_evaluate_section(ACTIVE_RUNS[0]),
     message:
         "collect the tables of the active runs ({log})"
     shell:
