@@ -266,11 +266,25 @@ def test_the_page_of_results_follows_the_tables(sources: dict[str, list[Path]], 
 
     assert script("--check").returncode == 0
     (tmp_path / "results/mini/tables").mkdir(parents=True)
-    verb("table2", sources, tmp_path / "results/mini/tables")
+    evaluated = []
+    for seed, commit in zip(SEEDS, ("a" * 40, "b" * 40, None), strict=True):
+        folder = tmp_path / f"results/ablation-seed{seed}"
+        folder.mkdir()
+        evaluated.append(values_file(folder / "ablation_per_problem.parquet", "ablation", seed))
+        record = folder / "ablation_eval.csv.provenance.json"
+        if commit:
+            record.write_text(json.dumps({"commit": commit, "dirty": seed == 2}), encoding="utf-8")
+    verb("table2", {**sources, "ablation": evaluated}, tmp_path / "results/mini/tables")
+    made = tmp_path / "results/mini/tables/table2.csv.provenance.json"
+    made.write_text(json.dumps(json.loads(made.read_text()) | {"commit": "c" * 40, "dirty": False}), encoding="utf-8")
     assert "docs/results.md has drifted" in script("--check").stderr
     assert script().returncode == 0
     assert script("--check").returncode == 0
     written = page.read_text(encoding="utf-8")
+    assert (
+        f"Runs: ablation-seed1 (evaluated by commit {'a' * 12}); ablation-seed2 (evaluated by commit {'b' * 12}-dirty); "
+        f"ablation-seed3 (evaluated by a commit that is not known). Table made by commit {'c' * 12}."
+    ) in written
     assert "leave-one-out" in written.partition("<!-- begin table2 -->")[2].partition("<!-- end table2 -->")[0]
     assert written.partition("<!-- begin table2 -->")[0] == hand.partition("<!-- begin table2 -->")[0]
     assert written.partition("<!-- end table2 -->")[2] == hand.partition("<!-- end table2 -->")[2]
