@@ -47,7 +47,16 @@ def values_file(path: Path, source: str, seed: int, *, problems: int = 30, draw:
     size = len(columns["value"])
     run = f"{source}-seed{seed}"
     write_per_problem(path, {"run": [run] * size, "seed": [seed] * size, **columns})
+    tidy_file(path, run, seed)
     return path
+
+
+def tidy_file(values: Path, run: str, seed: int, *rows: dict[str, str]) -> Path:
+    """The tidy table beside per-problem values: a critic's row and `rows`."""
+    critic = {"model": "critic", "metric": "auc_within_problem", "value": f"7{seed}.00", "n_problems": "80"}
+    common = dict.fromkeys(TIDY, "") | {"run": run, "seed": str(seed)}
+    write_table(values.with_suffix(".csv"), TIDY, [common | row for row in (critic, *rows)])
+    return values.with_suffix(".csv")
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +65,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     return {source: [values_file(folder / f"{source}{seed}.parquet", source, seed) for seed in SEEDS] for source in SOURCES}
 
 
-@pytest.fixture(scope="module")
-def critics(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("critics")
-    paths = []
-    for seed in SEEDS:
-        row = dict.fromkeys(TIDY, "") | {
-            "run": f"main-seed{seed}",
-            "model": "critic",
-            "metric": "auc_within_problem",
-            "value": f"7{seed}.00",
-        }
-        write_table(folder / f"{seed}.csv", TIDY, [row | {"seed": str(seed), "n_problems": "80"}])
-        paths.append(folder / f"{seed}.csv")
-    return paths
-
-
-def verb(name: str, sources: dict[str, list[Path]], folder: Path, tidy: list[Path] | None = None) -> list[dict[str, str]]:
+def verb(name: str, sources: dict[str, list[Path]], folder: Path) -> list[dict[str, str]]:
     """`coderl tables --over-seeds`, as the rule calls it."""
+    tidy = [path.with_suffix(".csv") for source in SEED_TABLES[name].tidy_sources for path in sources[source]]
     over = json.dumps({source: [str(path) for path in sources[source]] for source in SEED_TABLES[name].sources})
     words = ["tables", "--table", name, "--over-seeds", over, "--config", '{"bootstrap": 300}']
     words += ["--tables", *map(str, tidy)] if tidy else []
@@ -83,10 +77,8 @@ def verb(name: str, sources: dict[str, list[Path]], folder: Path, tidy: list[Pat
 
 
 @pytest.mark.parametrize("name", SEED_TABLES)
-def test_every_line_has_every_column_and_its_comparisons(
-    name: str, sources: dict[str, list[Path]], critics: list[Path], tmp_path: Path
-) -> None:
-    rows = verb(name, sources, tmp_path, critics if name == "goals" else None)
+def test_every_line_has_every_column_and_its_comparisons(name: str, sources: dict[str, list[Path]], tmp_path: Path) -> None:
+    rows = verb(name, sources, tmp_path)
     table = SEED_TABLES[name]
     found = {(row["line"], row["metric"], row["difficulty"]) for row in rows}
     for line in table.lines:
@@ -104,6 +96,7 @@ def test_every_line_has_every_column_and_its_comparisons(
     extra = 1 if name == "goals" else 0  # the critic's row
     assert len(body) == 1 + sum(not line.hidden for line in table.lines) + extra
     assert len({line.count(" | ") for line in body}) == 1
+    assert "Not at an equal budget" not in page
     assert (tmp_path / f"{name}.csv.provenance.json").exists()
 
 
@@ -126,6 +119,38 @@ def test_a_number_is_the_mean_over_seeds_and_a_difference_is_paired(sources: dic
     # The pairing: problems differ far more from one another than the two rows do on any of them.
     assert float(row["difference_high"]) - float(row["difference_low"]) < 3 < float(row["high"]) - float(row["low"])
     assert (row["n_problems"], row["n_seeds"]) == ("10", "3")
+
+
+def test_a_budget_that_the_plain_samples_do_not_reach_is_noted(sources: dict[str, list[Path]], tmp_path: Path) -> None:
+    """Else the comparison at equal total tokens would call itself equal."""
+    short = "plain samples end before the budget on 12 of 300 problems"
+    for name, source, line, model, decoding in (
+        ("table4", "critical", "m4", "rl_finetune/leave_one_out", "filtered_equal_total/m4"),
+        ("goals", "main", "critical", "rl_finetune/rl", "filtered_equal_total"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        files = [values_file(folder / f"{source}{seed}.parquet", source, seed) for seed in SEEDS]
+        noted = {"model": model, "decoding": decoding, "metric": "1@budget", "note": short}
+        other = noted | {"decoding": "filtered_equal_tokens", "note": "of another budget"}
+        tidy_file(files[1], f"{source}-seed2", 2, noted | {"difficulty": "interview"}, noted | {"difficulty": "all"}, other)
+        rows = verb(name, {**sources, source: files}, folder)
+        note = f"{source}-seed2 (seed 2): {short}"
+        assert {(row["line"], row["metric"], row["note"]) for row in rows if row["note"]} == {(line, "1@budget", note)}
+        assert all(row["versus"].startswith("plain") for row in rows if row["note"])
+        page = (folder / f"{name}.md").read_text(encoding="utf-8")
+        assert page.count(short) == 1
+        assert "Not at an equal budget" in page
+        tidy_file(files[2], "another run", 3)
+        with pytest.raises(DataError, match=f"table {name} needs the tidy table of run '{source}-seed3'"):
+            write_seed_table(
+                name=name,
+                sources={**sources, source: files},
+                tidy=[path.with_suffix(".csv") for path in files],
+                output=folder / "t.csv",
+                page=folder / "t.md",
+                bootstrap=100,
+            )
 
 
 def test_the_papers_numbers_are_its_own_and_so_are_their_differences(sources: dict[str, list[Path]], tmp_path: Path) -> None:
@@ -251,7 +276,7 @@ def test_figure_8_stands_alone(sources: dict[str, list[Path]], tmp_path: Path) -
     assert "is no figure8.csv" in str(done.exception)
 
 
-def test_the_page_of_results_follows_the_tables(sources: dict[str, list[Path]], critics: list[Path], tmp_path: Path) -> None:
+def test_the_page_of_results_follows_the_tables(sources: dict[str, list[Path]], tmp_path: Path) -> None:
     """Without results the check says nothing; with them it compares, and writing touches nothing but what is between markers."""
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs/results.md"

@@ -222,6 +222,7 @@ def test_the_ablations_start_from_the_base_model_of_their_seed(ablations: list[d
         f"results/mini-ablations{seed}/ablation_per_problem.parquet" for seed in ("", "-seed2", "-seed3")
     }
     assert "results/mini-seed3/apps_eval.csv" in tables["goals"]["input"]
+    assert "results/mini-ablations-seed3/apps_eval.csv" in tables["table4"]["input"], "for its notes on budgets"
 
 
 @pytest.mark.parametrize(

@@ -457,10 +457,15 @@ def tables_in_all(run):
 
 
 def tidy_tables(wildcards):
-    """Every tidy table that a table of the paper is made of: the run's own first; of the goals, that of each seed, for the critics."""
+    """Every tidy table that a table of the paper is made of: the run's own first; of a table over seeds, those of each seed whose notes
+    or critics it shows."""
     sources = over_seeds(wildcards.run, wildcards.table)
     if sources:
-        return [f"results/{run}/apps_eval.csv" for run, _ in sources["main"]] if wildcards.table == "goals" else []
+        return [
+            f"results/{run}/{set}_eval.csv"
+            for source in SEED_TABLES[wildcards.table].tidy_sources
+            for run, set in sources[source]
+        ]
     sets = run_config(wildcards.run).evaluate.also
     return [f"results/{wildcards.run}/{name}_eval.csv" for name in ["apps", *sets]]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coderl.config import DIFFICULTIES
+from coderl.evaluation.measurements import EQUAL_BUDGETS
 from coderl.evaluation.paper import LEVELS, paper_value
 from coderl.evaluation.paper_tables import TABLES as PAPER
 from coderl.evaluation.paper_tables import Key, Line
@@ -58,6 +59,17 @@ class SeedTable:
     def sources(self) -> tuple[str, ...]:
         """The keys of `evaluate.over_seeds` that the table needs."""
         return tuple(dict.fromkeys(line.source for line in self.lines))
+
+    @property
+    def tidy_sources(self) -> tuple[str, ...]:
+        """Those whose tidy tables it needs too: for the notes on equal budgets, and of `goals` for the critics."""
+        noted = (line.source for line in self.lines if any(_equal_total(key) for key in line.cells.values()))
+        return tuple(dict.fromkeys((*(["main"] if self.name == "goals" else []), *noted)))
+
+
+def _equal_total(key: Key) -> bool:
+    """Plain samples at the total budget of critical sampling, which may end before it."""
+    return key[1].partition("/")[0] == EQUAL_BUDGETS[-1]
 
 
 def run_and_set(name: str) -> tuple[str, str]:
@@ -340,8 +352,10 @@ COLUMNS: tuple[str, ...] = (
     "paper_metric",
     "paper",
     "paper_difference",
+    "note",
 )
-"""One row per line, metric, difficulty and comparison (a line without any has one row); `labels` is a JSON list."""
+"""One row per line, metric, difficulty and comparison (a line without any has one row); `labels` is a JSON list; `note` says of which
+seeds the comparison is not what it claims to be."""
 
 
 def write_seed_table(
@@ -361,13 +375,14 @@ def write_seed_table(
         sources: key of `evaluate.over_seeds` -> per-problem values, one file per seed, the seeds in the same order for all.
         output: CSV.
         page: Markdown.
-        tidy: for `goals`, apps_eval.csv of each seed, for the critics' rows.
+        tidy: tables of `coderl evaluate`, of each seed of the sources that are in the table's `tidy_sources`: for the notes on equal
+            budgets, and of `goals` for the critics' rows.
         bootstrap: resamples.
         confidence: e.g. 0.95.
 
     Raises:
         DataError: an unknown table, a source that is missing, a number that its run does not have, or runs that stand side by side and
-            differ in seed or problems; with the files.
+            differ in seed or problems, or a run whose tidy table is missing; with the files.
     """
     if name not in SEED_TABLES:
         raise DataError(f"--table: no table over seeds is called {name!r}; there are {', '.join(SEED_TABLES)}")
@@ -378,9 +393,11 @@ def write_seed_table(
     read = {path: read_per_problem(path) for source in table.sources for path in sources[source]}
     seeds = {source: [read[path] for path in sources[source]] for source in table.sources}
     _check_pairs(table, sources, seeds)
-    rows = [row for line in table.lines if not line.hidden for row in _line_rows(table, line, seeds, sources, bootstrap, confidence)]
+    tables = [read_table(path) for path in tidy]
+    notes = _budget_notes(table, seeds, tables)
+    rows = [row for line in table.lines if not line.hidden for row in _line_rows(table, line, seeds, sources, notes, bootstrap, confidence)]
     if name == "goals":
-        rows += _critic_rows(tidy)
+        rows += _critic_rows(tables)
     write_table(output, COLUMNS, rows)
     with atomic_path(page) as temporary:
         temporary.write_text(as_markdown(rows, f"# {table.title}"), encoding="utf-8")
@@ -405,6 +422,26 @@ def _check_pairs(table: SeedTable, sources: Mapping[str, Sequence[Path]], seeds:
                 )
 
 
+def _budget_notes(
+    table: SeedTable, seeds: Mapping[str, Sequence[ProblemValues]], tables: Sequence[Sequence[Row]]
+) -> dict[tuple[str, Key], str]:
+    """(source, cell) -> what the tidy tables say of plain samples that ended before the budget, with the run and seed; else no entry."""
+    notes: dict[tuple[str, Key], dict[str, None]] = {}
+    for source in table.tidy_sources:
+        for each in seeds[source]:
+            found = [row for rows in tables for row in rows if row["run"] == each.run]
+            if not found:
+                raise DataError(
+                    f"--tables: table {table.name} needs the tidy table of run {each.run!r}, which says whether its budgets are equal; "
+                    "add the run's table of `coderl evaluate`"
+                )
+            for row in found:
+                key = (row["model"], row["decoding"], row["metric"])
+                if row["note"] and _equal_total(key):
+                    notes.setdefault((source, key), {})[f"{each.run} (seed {each.seed}): {row['note']}"] = None
+    return {place: "; ".join(texts) for place, texts in notes.items()}
+
+
 def _values(line: SeedLine, column: str, seeds: Sequence[ProblemValues], paths: Sequence[Path]) -> list[dict[str, float]] | None:
     """task_id -> value per seed; None where the line has no such column."""
     key = line.cells.get(column)
@@ -423,6 +460,7 @@ def _line_rows(
     line: SeedLine,
     seeds: Mapping[str, Sequence[ProblemValues]],
     sources: Mapping[str, Sequence[Path]],
+    notes: Mapping[tuple[str, Key], str],
     bootstrap: int,
     confidence: float,
 ) -> list[Row]:
@@ -489,6 +527,7 @@ def _line_rows(
                         "contains_zero": contains_zero(low, high),
                         "difference_per_seed": " ".join(map(percent, difference.per_seed)),
                         "paper_difference": f"{float(here) - float(there):.2f}" if here and there else "",
+                        "note": notes.get((other.source, other.cells[column]), ""),
                     }
                 )
     return rows
@@ -500,12 +539,11 @@ def _paper(line: SeedLine, column: str, level: str) -> str:
     return values.get(level, "").replace("-", "")
 
 
-def _critic_rows(tables: Sequence[Path]) -> list[Row]:
+def _critic_rows(tables: Sequence[Sequence[Row]]) -> list[Row]:
     """AUC within a problem of every seed's critic, with the mean; each seed has its own interval in its own table."""
-    read = [read_table(path) for path in tables]
     rows = []
     for model, label, goal in CRITIC_ROWS:
-        found = [next((r for r in table if (r["model"], r["metric"]) == (model, "auc_within_problem")), None) for table in read]
+        found = [next((r for r in table if (r["model"], r["metric"]) == (model, "auc_within_problem")), None) for table in tables]
         if not found or any(row is None or not row["value"] for row in found):
             continue
         values = [float(row["value"]) for row in found if row is not None]
@@ -574,7 +612,9 @@ def as_markdown(rows: Sequence[Row], heading: str = "") -> str:
         for metric in papers:
             shown.append(_slashed(cell, line, metric, levels, "paper"))
         text.append("| " + " | ".join(shown) + " |")
-    return "\n".join([*text, *(["", table.note] if table.note else []), ""])
+    notes = dict.fromkeys(f"{', '.join(filter(None, json.loads(row['labels'])))}: {row['note']}" for row in rows if row["note"])
+    unequal = ["", "Not at an equal budget, which favours critical sampling:", "", *(f"- {note}" for note in notes)] if notes else []
+    return "\n".join([*text, *(["", table.note] if table.note else []), *unequal, ""])
 
 
 def _slashed(cell: Mapping[tuple[str, str, str], Row], line: str, metric: str, levels: Sequence[str], column: str) -> str:
