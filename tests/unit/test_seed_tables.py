@@ -96,6 +96,7 @@ def test_every_line_has_every_column_and_its_comparisons(name: str, sources: dic
     extra = 1 if name == "goals" else 0  # the critic's row
     assert len(body) == 1 + sum(not line.hidden for line in table.lines) + extra
     assert len({line.count(" | ") for line in body}) == 1
+    assert ("in parentheses the paper's" in page) == any(line.paper for line in table.lines)
     assert "Not at an equal budget" not in page
     assert (tmp_path / f"{name}.csv.provenance.json").exists()
 
@@ -151,6 +152,29 @@ def test_a_budget_that_the_plain_samples_do_not_reach_is_noted(sources: dict[str
                 page=folder / "t.md",
                 bootstrap=100,
             )
+
+
+def test_notes_and_labels_say_whose_recipe_it_is(sources: dict[str, list[Path]], tmp_path: Path) -> None:
+    for name in ("table4", "figure8"):
+        assert "leave-one-out returns, no critic, negative returns bounded" in SEED_TABLES[name].note
+    rl = run("mini").rl_finetune.variants["rl"]
+    policy = run("mini-ablations").rl_finetune.variants[run("mini-ablations").critical_sample.policy]
+    for variant in (rl, policy):
+        assert (variant.returns, variant.values, variant.negative_returns) == ("leave_one_out", "none", "bounded")
+    verb("goals", sources, tmp_path)
+    page = (tmp_path / "goals.md").read_text(encoding="utf-8")
+    head = next(line for line in page.splitlines() if line.startswith("| quantity"))
+    assert head.split(" | ")[-1] == "difference |"
+    assert "pass@5 minus as many steps of cross entropy " in page
+    assert "| AUC within a problem, critic (its own likelihood trained on what passes) | 70 alone, 87 with the actor's likelihood |" in page
+
+
+def test_table_5_says_where_its_last_row_cuts() -> None:
+    pretrain = run("mini").pretrain
+    assert pretrain is not None
+    assert pretrain.pivot_after_comment == 1.0
+    assert SEED_TABLES["table5"].lines[-1].labels[-1] == "large, all files, next tokens (cut behind comments, ours) and spans"
+    assert "spec 1.4" in SEED_TABLES["table5"].note
 
 
 def test_the_papers_numbers_are_its_own_and_so_are_their_differences(sources: dict[str, list[Path]], tmp_path: Path) -> None:
