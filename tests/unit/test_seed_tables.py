@@ -20,6 +20,7 @@ from coderl.evaluation.paper_tables import TABLES
 from coderl.evaluation.seed_tables import SEED_TABLES, as_markdown, read_seed_table, write_seed_table
 from coderl.evaluation.tables import COLUMNS as TIDY
 from coderl.evaluation.tables import pool, read_per_problem, write_per_problem, write_table
+from coderl.provenance import run_hash
 from coderl.records import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -424,6 +425,19 @@ def test_runs_side_by_side_have_the_same_problems_and_steps() -> None:
     steps = {variant.training.steps for variant in run("mini-ablations").rl_finetune.variants.values()}
     assert len(steps) == 1, "all policies of a table have the same steps"
     assert len({run(each.partition("/")[0]).procedural.seed for each in over["main"]}) == 3, "each seed draws its own benchmark"
+
+
+@pytest.mark.parametrize("seed", ["", "-seed2", "-seed3"])
+def test_the_run_with_the_papers_pivots_differs_in_the_pivots_alone(seed: str) -> None:
+    """Table 5: what next tokens gain by the paper's cuts, beside the mini run's cuts behind comments."""
+    mini, ours, spans = run(f"mini{seed}"), run(f"mini-pretrain-pivots{seed}"), run(f"mini-pretrain-spans{seed}")
+    assert mini.pretrain is not None
+    assert mini.pretrain.pivot_range == (0.1, 0.9)
+    cuts = {"pivot_at_line_end": 0.0, "pivot_after_comment": 0.0}
+    assert ours.pretrain == mini.pretrain.model_copy(update=cuts)
+    assert (ours.seed, ours.procedural, ours.corpus, ours.warm_start) == (mini.seed, mini.procedural, mini.corpus, mini.warm_start)
+    assert ours.model_dump(exclude={"pretrain", "description"}) == spans.model_dump(exclude={"pretrain", "description"})
+    assert run_hash(ours, ROOT / "config/runs") == run_hash(run("mini-pretrain-pivots"), ROOT / "config/runs")
 
 
 def test_recipes_are_one_word() -> None:
