@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from functools import cache
@@ -15,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from coderl.config import RunConfig, section_json
+from coderl.config import RunConfig, load_run, section_json
 
 PACKAGES: tuple[str, ...] = ("numpy", "pandas", "pyarrow", "scipy", "tokenizers", "torch", "transformers")
 """Packages whose version can move a number; read from their metadata, so that none of them is imported."""
@@ -30,14 +31,38 @@ def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def run_hash(config: RunConfig) -> str:
+RUN_FILES = Path("config/runs")
+"""Where the run that a base model belongs to is looked up, in the working directory."""
+
+
+def run_hash(config: RunConfig, runs: Path = RUN_FILES) -> str:
     """Like config_hash, over all that decides a run's numbers except its seeds: runs of one design share it.
 
     Left out: `seed`, `procedural.seed` (another draw of the same benchmark), `description`, and what computes nothing of the run's
-    own: `report` and `evaluate.over_seeds`.
+    own: `report` and `evaluate.over_seeds`. A `base_model` of another run, results/<run>/models/<name>, counts as the run_hash of that
+    run and the name, where `runs` has its file: runs that each start from the base model of their seed share the hash, too.
+
+    Raises:
+        ConfigError: the file of such a run is wrong.
     """
+    return _run_hash(config, runs, ())
+
+
+def _run_hash(config: RunConfig, runs: Path, behind: tuple[str, ...]) -> str:
+    """`behind`: the runs whose hash is being worked out, so that runs that name one another come to an end."""
+
+    def resolved(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: resolved(inner, name) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [resolved(inner) for inner in value]
+        found = re.fullmatch(r"results/([^/]+)/models/(.+)", value) if key == "base_model" and isinstance(value, str) else None
+        if found is None or found[1] in behind or not (runs / f"{found[1]}.yaml").is_file():
+            return value
+        return f"{_run_hash(load_run(runs / f'{found[1]}.yaml'), runs, (*behind, found[1]))}/{found[2]}"
+
     left_out: Any = {"seed": True, "description": True, "report": True, "procedural": {"seed"}, "evaluate": {"over_seeds"}}
-    decisive = config.model_dump(mode="json", exclude=left_out)
+    decisive = resolved(config.model_dump(mode="json", exclude=left_out))
     return _text_hash(json.dumps(decisive, sort_keys=True))
 
 

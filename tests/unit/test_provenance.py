@@ -45,6 +45,31 @@ def test_runs_that_differ_in_the_seed_only_share_a_hash() -> None:
     assert run_hash(MINI.model_copy(update={"pretrain": None})) != run_hash(MINI)
 
 
+def test_a_base_model_of_another_run_counts_by_the_hash_of_that_run(tmp_path: Path) -> None:
+    """So that runs which each start from the base model of their seed are pooled."""
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+    def found(base: str) -> str:
+        config = MINI.model_copy(update={"warm_start": MINI.warm_start.model_copy(update={"base_model": base})})
+        return run_hash(config, tmp_path)
+
+    smoke = (ROOT / "config/runs/smoke.yaml").read_text(encoding="utf-8")
+    write("mini", (ROOT / "config/runs/mini.yaml").read_text(encoding="utf-8"))
+    write("smoke", smoke)
+    write("two", "extends: mini\nseed: 2\nprocedural: {seed: 2}\n")
+    write("circle", "extends: mini\nwarm_start: {base_model: results/round/models/actor}\n")
+    write("round", "extends: mini\nwarm_start: {base_model: results/circle/models/actor}\n")
+    assert found("results/mini/models/base") == found("results/two/models/base")
+    assert found("results/mini/models/base") != found("results/two/models/actor")
+    assert found("results/mini/models/base") != found("results/smoke/models/base")
+    assert found("results/gone/models/base") != found("results/lost/models/base"), "without its file, by its name"
+    assert found("results/circle/models/actor")
+    seeds = [load_run(ROOT / f"config/runs/mini-ablations{seed}.yaml") for seed in ("", "-seed2", "-seed3")]
+    assert len({run_hash(each, ROOT / "config/runs") for each in seeds}) == 1
+
+
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     return subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()

@@ -20,6 +20,7 @@ from coderl.evaluation.paper_tables import TABLES
 from coderl.evaluation.seed_tables import SEED_TABLES, as_markdown, read_seed_table, write_seed_table
 from coderl.evaluation.tables import COLUMNS as TIDY
 from coderl.evaluation.tables import pool, read_per_problem, write_per_problem, write_table
+from coderl.provenance import run_hash
 from coderl.records import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,16 @@ def values_file(path: Path, source: str, seed: int, *, problems: int = 30, draw:
     size = len(columns["value"])
     run = f"{source}-seed{seed}"
     write_per_problem(path, {"run": [run] * size, "seed": [seed] * size, **columns})
+    tidy_file(path, run, seed)
     return path
+
+
+def tidy_file(values: Path, run: str, seed: int, *rows: dict[str, str]) -> Path:
+    """The tidy table beside per-problem values: a critic's row and `rows`."""
+    critic = {"model": "critic", "metric": "auc_within_problem", "value": f"7{seed}.00", "n_problems": "80"}
+    common = dict.fromkeys(TIDY, "") | {"run": run, "seed": str(seed)}
+    write_table(values.with_suffix(".csv"), TIDY, [common | row for row in (critic, *rows)])
+    return values.with_suffix(".csv")
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +66,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     return {source: [values_file(folder / f"{source}{seed}.parquet", source, seed) for seed in SEEDS] for source in SOURCES}
 
 
-@pytest.fixture(scope="module")
-def critics(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("critics")
-    paths = []
-    for seed in SEEDS:
-        row = dict.fromkeys(TIDY, "") | {
-            "run": f"main-seed{seed}",
-            "model": "critic",
-            "metric": "auc_within_problem",
-            "value": f"7{seed}.00",
-        }
-        write_table(folder / f"{seed}.csv", TIDY, [row | {"seed": str(seed), "n_problems": "80"}])
-        paths.append(folder / f"{seed}.csv")
-    return paths
-
-
-def verb(name: str, sources: dict[str, list[Path]], folder: Path, tidy: list[Path] | None = None) -> list[dict[str, str]]:
+def verb(name: str, sources: dict[str, list[Path]], folder: Path) -> list[dict[str, str]]:
     """`coderl tables --over-seeds`, as the rule calls it."""
+    tidy = [path.with_suffix(".csv") for source in SEED_TABLES[name].tidy_sources for path in sources[source]]
     over = json.dumps({source: [str(path) for path in sources[source]] for source in SEED_TABLES[name].sources})
     words = ["tables", "--table", name, "--over-seeds", over, "--config", '{"bootstrap": 300}']
     words += ["--tables", *map(str, tidy)] if tidy else []
@@ -83,10 +78,8 @@ def verb(name: str, sources: dict[str, list[Path]], folder: Path, tidy: list[Pat
 
 
 @pytest.mark.parametrize("name", SEED_TABLES)
-def test_every_line_has_every_column_and_its_comparisons(
-    name: str, sources: dict[str, list[Path]], critics: list[Path], tmp_path: Path
-) -> None:
-    rows = verb(name, sources, tmp_path, critics if name == "goals" else None)
+def test_every_line_has_every_column_and_its_comparisons(name: str, sources: dict[str, list[Path]], tmp_path: Path) -> None:
+    rows = verb(name, sources, tmp_path)
     table = SEED_TABLES[name]
     found = {(row["line"], row["metric"], row["difficulty"]) for row in rows}
     for line in table.lines:
@@ -104,6 +97,8 @@ def test_every_line_has_every_column_and_its_comparisons(
     extra = 1 if name == "goals" else 0  # the critic's row
     assert len(body) == 1 + sum(not line.hidden for line in table.lines) + extra
     assert len({line.count(" | ") for line in body}) == 1
+    assert ("in parentheses the paper's" in page) == any(line.paper for line in table.lines)
+    assert "Not at an equal budget" not in page
     assert (tmp_path / f"{name}.csv.provenance.json").exists()
 
 
@@ -126,6 +121,61 @@ def test_a_number_is_the_mean_over_seeds_and_a_difference_is_paired(sources: dic
     # The pairing: problems differ far more from one another than the two rows do on any of them.
     assert float(row["difference_high"]) - float(row["difference_low"]) < 3 < float(row["high"]) - float(row["low"])
     assert (row["n_problems"], row["n_seeds"]) == ("10", "3")
+
+
+def test_a_budget_that_the_plain_samples_do_not_reach_is_noted(sources: dict[str, list[Path]], tmp_path: Path) -> None:
+    """Else the comparison at equal total tokens would call itself equal."""
+    short = "plain samples end before the budget on 12 of 300 problems"
+    for name, source, line, model, decoding in (
+        ("table4", "critical", "m4", "rl_finetune/leave_one_out", "filtered_equal_total/m4"),
+        ("goals", "main", "critical", "rl_finetune/rl", "filtered_equal_total"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        files = [values_file(folder / f"{source}{seed}.parquet", source, seed) for seed in SEEDS]
+        noted = {"model": model, "decoding": decoding, "metric": "1@budget", "note": short}
+        other = noted | {"decoding": "filtered_equal_tokens", "note": "of another budget"}
+        tidy_file(files[1], f"{source}-seed2", 2, noted | {"difficulty": "interview"}, noted | {"difficulty": "all"}, other)
+        rows = verb(name, {**sources, source: files}, folder)
+        note = f"{source}-seed2 (seed 2): {short}"
+        assert {(row["line"], row["metric"], row["note"]) for row in rows if row["note"]} == {(line, "1@budget", note)}
+        assert all(row["versus"].startswith("plain") for row in rows if row["note"])
+        page = (folder / f"{name}.md").read_text(encoding="utf-8")
+        assert page.count(short) == 1
+        assert "Not at an equal budget" in page
+        tidy_file(files[2], "another run", 3)
+        with pytest.raises(DataError, match=f"table {name} needs the tidy table of run '{source}-seed3'"):
+            write_seed_table(
+                name=name,
+                sources={**sources, source: files},
+                tidy=[path.with_suffix(".csv") for path in files],
+                output=folder / "t.csv",
+                page=folder / "t.md",
+                bootstrap=100,
+            )
+
+
+def test_notes_and_labels_say_whose_recipe_it_is(sources: dict[str, list[Path]], tmp_path: Path) -> None:
+    for name in ("table4", "figure8"):
+        assert "leave-one-out returns, no critic, negative returns bounded" in SEED_TABLES[name].note
+    rl = run("mini").rl_finetune.variants["rl"]
+    policy = run("mini-ablations").rl_finetune.variants[run("mini-ablations").critical_sample.policy]
+    for variant in (rl, policy):
+        assert (variant.returns, variant.values, variant.negative_returns) == ("leave_one_out", "none", "bounded")
+    verb("goals", sources, tmp_path)
+    page = (tmp_path / "goals.md").read_text(encoding="utf-8")
+    head = next(line for line in page.splitlines() if line.startswith("| quantity"))
+    assert head.split(" | ")[-1] == "difference |"
+    assert "pass@5 minus as many steps of cross entropy " in page
+    assert "| AUC within a problem, critic (its own likelihood trained on what passes) | 70 alone, 87 with the actor's likelihood |" in page
+
+
+def test_table_5_says_where_its_last_row_cuts() -> None:
+    pretrain = run("mini").pretrain
+    assert pretrain is not None
+    assert pretrain.pivot_after_comment == 1.0
+    assert SEED_TABLES["table5"].lines[-1].labels[-1] == "large, all files, next tokens (cut behind comments, ours) and spans"
+    assert "spec 1.4" in SEED_TABLES["table5"].note
 
 
 def test_the_papers_numbers_are_its_own_and_so_are_their_differences(sources: dict[str, list[Path]], tmp_path: Path) -> None:
@@ -170,6 +220,24 @@ def test_seeds_that_draw_their_own_problems_are_resampled_within_each_seed() -> 
     assert width(others) == pytest.approx(width([one] * 3) * (5 / 9) ** 0.5, rel=0.1)
     alone = pool([values], [one], "all", count=4000, confidence=0.95, seed=0)
     assert alone.high - alone.low == pytest.approx(width([one] * 3), rel=0.1)
+
+
+def test_a_problem_without_a_value_in_one_seed_leaves_the_problems_shared() -> None:
+    """One undefined value must not make three seeds of one draw look like three draws, with a narrower interval."""
+    values = {f"t{number}": float(value) for number, value in enumerate(np.random.default_rng(0).random(200))}
+    problem = dict.fromkeys(values, "a")
+
+    def width(per_seed: list[dict[str, float]]) -> float:
+        found = pool(per_seed, [problem] * 3, "all", count=4000, confidence=0.95, seed=0)
+        assert found.mean == pytest.approx(np.mean([np.mean(list(each.values())) for each in per_seed]))
+        assert found.n_problems == max(map(len, per_seed))
+        return found.high - found.low
+
+    without_first = {task: value for task, value in values.items() if task != "t0"}
+    assert width([values, values, without_first]) == pytest.approx(width([values] * 3), rel=0.03)
+    # Another gap in each seed: a column is still one problem.
+    gap = [{task: value for task, value in values.items() if task != f"t{seed}"} for seed in range(3)]
+    assert width(gap) == pytest.approx(width([values] * 3), rel=0.05)
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.03])
@@ -233,7 +301,7 @@ def test_figure_8_stands_alone(sources: dict[str, list[Path]], tmp_path: Path) -
     assert "is no figure8.csv" in str(done.exception)
 
 
-def test_the_page_of_results_follows_the_tables(sources: dict[str, list[Path]], critics: list[Path], tmp_path: Path) -> None:
+def test_the_page_of_results_follows_the_tables(sources: dict[str, list[Path]], tmp_path: Path) -> None:
     """Without results the check says nothing; with them it compares, and writing touches nothing but what is between markers."""
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs/results.md"
@@ -248,11 +316,25 @@ def test_the_page_of_results_follows_the_tables(sources: dict[str, list[Path]], 
 
     assert script("--check").returncode == 0
     (tmp_path / "results/mini/tables").mkdir(parents=True)
-    verb("table2", sources, tmp_path / "results/mini/tables")
+    evaluated = []
+    for seed, commit in zip(SEEDS, ("a" * 40, "b" * 40, None), strict=True):
+        folder = tmp_path / f"results/ablation-seed{seed}"
+        folder.mkdir()
+        evaluated.append(values_file(folder / "ablation_per_problem.parquet", "ablation", seed))
+        record = folder / "ablation_eval.csv.provenance.json"
+        if commit:
+            record.write_text(json.dumps({"commit": commit, "dirty": seed == 2}), encoding="utf-8")
+    verb("table2", {**sources, "ablation": evaluated}, tmp_path / "results/mini/tables")
+    made = tmp_path / "results/mini/tables/table2.csv.provenance.json"
+    made.write_text(json.dumps(json.loads(made.read_text()) | {"commit": "c" * 40, "dirty": False}), encoding="utf-8")
     assert "docs/results.md has drifted" in script("--check").stderr
     assert script().returncode == 0
     assert script("--check").returncode == 0
     written = page.read_text(encoding="utf-8")
+    assert (
+        f"Runs: ablation-seed1 (evaluated by commit {'a' * 12}); ablation-seed2 (evaluated by commit {'b' * 12}-dirty); "
+        f"ablation-seed3 (evaluated by a commit that is not known). Table made by commit {'c' * 12}."
+    ) in written
     assert "leave-one-out" in written.partition("<!-- begin table2 -->")[2].partition("<!-- end table2 -->")[0]
     assert written.partition("<!-- begin table2 -->")[0] == hand.partition("<!-- begin table2 -->")[0]
     assert written.partition("<!-- end table2 -->")[2] == hand.partition("<!-- end table2 -->")[2]
@@ -343,6 +425,19 @@ def test_runs_side_by_side_have_the_same_problems_and_steps() -> None:
     steps = {variant.training.steps for variant in run("mini-ablations").rl_finetune.variants.values()}
     assert len(steps) == 1, "all policies of a table have the same steps"
     assert len({run(each.partition("/")[0]).procedural.seed for each in over["main"]}) == 3, "each seed draws its own benchmark"
+
+
+@pytest.mark.parametrize("seed", ["", "-seed2", "-seed3"])
+def test_the_run_with_the_papers_pivots_differs_in_the_pivots_alone(seed: str) -> None:
+    """Table 5: what next tokens gain by the paper's cuts, beside the mini run's cuts behind comments."""
+    mini, ours, spans = run(f"mini{seed}"), run(f"mini-pretrain-pivots{seed}"), run(f"mini-pretrain-spans{seed}")
+    assert mini.pretrain is not None
+    assert mini.pretrain.pivot_range == (0.1, 0.9)
+    cuts = {"pivot_at_line_end": 0.0, "pivot_after_comment": 0.0}
+    assert ours.pretrain == mini.pretrain.model_copy(update=cuts)
+    assert (ours.seed, ours.procedural, ours.corpus, ours.warm_start) == (mini.seed, mini.procedural, mini.corpus, mini.warm_start)
+    assert ours.model_dump(exclude={"pretrain", "description"}) == spans.model_dump(exclude={"pretrain", "description"})
+    assert run_hash(ours, ROOT / "config/runs") == run_hash(run("mini-pretrain-pivots"), ROOT / "config/runs")
 
 
 def test_recipes_are_one_word() -> None:

@@ -222,6 +222,7 @@ def test_the_ablations_start_from_the_base_model_of_their_seed(ablations: list[d
         f"results/mini-ablations{seed}/ablation_per_problem.parquet" for seed in ("", "-seed2", "-seed3")
     }
     assert "results/mini-seed3/apps_eval.csv" in tables["goals"]["input"]
+    assert "results/mini-ablations-seed3/apps_eval.csv" in tables["table4"]["input"], "for its notes on budgets"
 
 
 @pytest.mark.parametrize(
@@ -233,12 +234,18 @@ def test_the_ablations_start_from_the_base_model_of_their_seed(ablations: list[d
         ),
         ("{main: [mini/apps]}", "codet5_small names 3 runs and main 1; one for each seed"),
         ("{main: [mini/other, mini-seed2/apps, mini-seed3/apps]}", "key 'problems' has no 'other'; there are train, test"),
+        ("{main: [mini/apps, mini/apps, mini-seed3/apps]}", "mini and mini (main) both have seed 1; name one run for each seed"),
+        (
+            "{main: [mini/apps, changed/apps, mini-seed3/apps]}",
+            "mini and changed (main) differ in more than their seeds; let one extend the other",
+        ),
         ("null", "key 'evaluate.over_seeds' has no 'ablation'; there are none"),
     ],
 )
 def test_tables_over_seeds_of_runs_that_differ_are_refused(over_seeds: str, message: str, tmp_path: Path) -> None:
     copy = copy_workflow(tmp_path)
     (copy / "config/runs/odd.yaml").write_text("extends: mini\nprocedural: {seed: 5}\n", encoding="utf-8")
+    (copy / "config/runs/changed.yaml").write_text("extends: mini-seed2\nwarm_start: {training: {steps: 400}}\n", encoding="utf-8")
     (copy / "config/runs/mine.yaml").write_text(f"extends: mini\nevaluate: {{over_seeds: {over_seeds}}}\n", encoding="utf-8")
     table = "follow_ups" if over_seeds == "null" else "table5"
     command = [sys.executable, "-m", "snakemake", "-n", "--", f"results/mine/tables/{table}.md"]
@@ -266,6 +273,15 @@ def test_a_critic_a_policy_and_a_table_read_what_they_should(jobs: list[dict[str
     shards = load_run(ROOT / "config/runs/mini.yaml").sample.sets["test"].shards
     assert len(programs["actor"]["samples"]) == shards
     assert programs["reference"]["samples"] == []
+
+
+def test_collect_does_not_depend_on_what_stands_beside_the_main_table(jobs: list[dict[str, Any]]) -> None:
+    found = {identity(job): job for job in jobs}
+    config = load_run(ROOT / "config/runs/mini.yaml").evaluate
+    assert config.over_seeds
+    shown = json.loads(found["collect"]["params"]["evaluate"])
+    assert (shown["over_seeds"], shown["also"], shown["other_runs"]) == (None, {}, {})
+    assert (shown["bootstrap"], shown["confidence"]) == (config.bootstrap, config.confidence)
 
 
 def test_a_section_changes_the_parameters_of_its_own_jobs_only(jobs: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -78,6 +78,12 @@ def run_config(run):
     return checked(load_run, Path("config/runs") / f"{run}.yaml")
 
 
+@cache
+def config_hash(run):
+    """Of all that decides the run's numbers but its seeds, for the tables' rows."""
+    return checked(run_hash, run_config(run))
+
+
 WORKFLOW = checked(validate, WorkflowConfig, dict(config), "config/config.yaml")
 ACTIVE_RUNS = WORKFLOW.runs
 for active in ACTIVE_RUNS:
@@ -365,10 +371,14 @@ def evaluate_memory(wildcards, attempt):
     return growing("mem_mb", max(8000, int(12 * max(critical, drawn))))(wildcards, attempt)
 
 
-def evaluate_section(wildcards):
-    """Section `evaluate` of the main table: what is evaluated beside it is not this job's."""
-    evaluated = run_config(wildcards.run).evaluate
+def main_evaluate_section(run):
+    """Section `evaluate` of the main table: what is evaluated beside it is not its job's."""
+    evaluated = run_config(run).evaluate
     return section_json(evaluated.model_copy(update={"also": {}, "other_runs": {}, "over_seeds": None}))
+
+
+def evaluate_section(wildcards):
+    return main_evaluate_section(wildcards.run)
 
 
 def evaluate_section_of_set(wildcards):
@@ -388,6 +398,7 @@ def over_seeds(run, table):
     }
     first, firsts = next(iter(sources.items()))
     for name, members in sources.items():
+        one_design(run, name, members)
         if len(members) != len(firsts):
             raise WorkflowError(
                 f"config/runs/{run}.yaml: evaluate.over_seeds: {first} names {len(firsts)} runs and {name} {len(members)}; one for each seed"
@@ -399,6 +410,26 @@ def over_seeds(run, table):
                     "but differ in seed, procedural.seed or problems"
                 )
     return sources
+
+
+def one_design(run, name, members):
+    """Refuse a row of runs that are not one design with a seed each, whose mean would say nothing."""
+    seeds = {}
+    for other, _ in members:
+        own = run_config(other).seed
+        if own in seeds:
+            raise WorkflowError(
+                f"config/runs/{run}.yaml: evaluate.over_seeds: {seeds[own]} and {other} ({name}) both have seed {own}; "
+                "name one run for each seed"
+            )
+        seeds[own] = other
+    first = members[0][0]
+    for other in seeds.values():
+        if config_hash(other) != config_hash(first):
+            raise WorkflowError(
+                f"config/runs/{run}.yaml: evaluate.over_seeds: {first} and {other} ({name}) differ in more than their seeds; "
+                "let one extend the other and state its seeds only"
+            )
 
 
 def design(run, set):
@@ -426,10 +457,15 @@ def tables_in_all(run):
 
 
 def tidy_tables(wildcards):
-    """Every tidy table that a table of the paper is made of: the run's own first; of the goals, that of each seed, for the critics."""
+    """Every tidy table that a table of the paper is made of: the run's own first; of a table over seeds, those of each seed whose notes
+    or critics it shows."""
     sources = over_seeds(wildcards.run, wildcards.table)
     if sources:
-        return [f"results/{run}/apps_eval.csv" for run, _ in sources["main"]] if wildcards.table == "goals" else []
+        return [
+            f"results/{run}/{set}_eval.csv"
+            for source in SEED_TABLES[wildcards.table].tidy_sources
+            for run, set in sources[source]
+        ]
     sets = run_config(wildcards.run).evaluate.also
     return [f"results/{wildcards.run}/{name}_eval.csv" for name in ["apps", *sets]]
 

@@ -29,7 +29,7 @@ rule evaluate:
         evaluate=evaluate_section,
         critical_sample=section("critical_sample"),
         programs=lambda wildcards: json.dumps(evaluated_programs(wildcards), separators=(",", ":")),
-        config_hash=lambda wildcards: run_hash(run_config(wildcards.run)),
+        config_hash=lambda wildcards: config_hash(wildcards.run),
         seed=seed,
     message:
         "evaluate {wildcards.run} ({log})"
@@ -65,7 +65,7 @@ rule evaluate_set:
     params:
         evaluate=evaluate_section_of_set,
         programs=lambda wildcards: json.dumps(programs_of_set(wildcards), separators=(",", ":")),
-        config_hash=lambda wildcards: run_hash(run_config(wildcards.run)),
+        config_hash=lambda wildcards: config_hash(wildcards.run),
         seed=seed,
     message:
         "evaluate {wildcards.run} on {wildcards.set} ({log})"
@@ -147,7 +147,7 @@ rule collect:
         mem_mb=growing("mem_mb", 4000),
         runtime=growing("runtime", 60),
     params:
-        evaluate=section_json(run_config(ACTIVE_RUNS[0]).evaluate),
+        evaluate=main_evaluate_section(ACTIVE_RUNS[0]),
     message:
         "collect the tables of the active runs ({log})"
     shell:
@@ -182,7 +182,7 @@ rule report:
         programs=lambda wildcards: json.dumps(evaluated_programs(wildcards), separators=(",", ":")),
         models=lambda wildcards: json.dumps(trained_models(wildcards), separators=(",", ":")),
         corpus=lambda wildcards, input: f"--corpus-statistics {input.corpus}" if input.corpus else "",
-        config_hash=lambda wildcards: run_hash(run_config(wildcards.run)),
+        config_hash=lambda wildcards: config_hash(wildcards.run),
         seed=seed,
     message:
         "report of {wildcards.run} ({log})"

@@ -12,13 +12,28 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from coderl.evaluation.seed_tables import as_markdown, read_seed_table
 
 PAGE = Path("docs/results.md")
 TABLES = Path("results/mini/tables")
 PICTURE = Path("docs/figure8.svg")
+VALUES = "per_problem.parquet"
+UNKNOWN = "a commit that is not known"
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
+
+
+def record(output: Path) -> dict[str, Any]:
+    """The record of provenance beside a file; empty where there is none."""
+    path = output.with_name(f"{output.name}.provenance.json")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def commit(made: dict[str, Any]) -> str:
+    """Of the code that wrote a record."""
+    return f"commit {made['commit'][:12]}{'-dirty' if made['dirty'] else ''}" if made.get("commit") else UNKNOWN
 
 
 def block(name: str) -> str | None:
@@ -27,12 +42,21 @@ def block(name: str) -> str | None:
     if not table.exists():
         return None
     rows = read_seed_table(table)
-    runs = ", ".join(dict.fromkeys(run for row in rows for run in row["runs"].split()))
-    record = table.with_name(f"{table.name}.provenance.json")
-    made = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    code = f", commit {made['commit'][:12]}{'-dirty' if made['dirty'] else ''}" if made.get("commit") else ""
+    made = record(table)
+    evaluated = {run: dict.fromkeys([UNKNOWN]) for row in rows for run in row["runs"].split()}
+    for each in made.get("inputs", []):
+        values = Path(each.get("path", ""))
+        if values.name.endswith(VALUES):
+            # An evaluation's record is beside the first file that it wrote.
+            sheet = values.with_name(f"{values.name.removesuffix(VALUES) or 'apps_'}eval.csv")
+            evaluated.setdefault(sheet.parent.name, {}).pop(UNKNOWN, None)
+            evaluated[sheet.parent.name][commit(record(sheet))] = None
+    by: dict[str, list[str]] = {}
+    for run, commits in evaluated.items():
+        by.setdefault(" and ".join(commits), []).append(run)
+    runs = "; ".join(f"{', '.join(names)} (evaluated by {commits})" for commits, names in by.items())
     picture = f"![Shares of the four outcomes before and after RL, on example and on hidden tests]({PICTURE.name})\n\n"
-    return f"{picture if name == PICTURE.stem else ''}{as_markdown(rows)}\nRuns: {runs}{code}.\n"
+    return f"{picture if name == PICTURE.stem else ''}{as_markdown(rows)}\nRuns: {runs}. Table made by {commit(made)}.\n"
 
 
 def page(text: str) -> str:

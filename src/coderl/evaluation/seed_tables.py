@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coderl.config import DIFFICULTIES
+from coderl.evaluation.measurements import EQUAL_BUDGETS
 from coderl.evaluation.paper import LEVELS, paper_value
 from coderl.evaluation.paper_tables import TABLES as PAPER
 from coderl.evaluation.paper_tables import Key, Line
@@ -59,6 +60,17 @@ class SeedTable:
         """The keys of `evaluate.over_seeds` that the table needs."""
         return tuple(dict.fromkeys(line.source for line in self.lines))
 
+    @property
+    def tidy_sources(self) -> tuple[str, ...]:
+        """Those whose tidy tables it needs too: for the notes on equal budgets, and of `goals` for the critics."""
+        noted = (line.source for line in self.lines if any(_equal_total(key) for key in line.cells.values()))
+        return tuple(dict.fromkeys((*(["main"] if self.name == "goals" else []), *noted)))
+
+
+def _equal_total(key: Key) -> bool:
+    """Plain samples at the total budget of critical sampling, which may end before it."""
+    return key[1].partition("/")[0] == EQUAL_BUDGETS[-1]
+
 
 def run_and_set(name: str) -> tuple[str, str]:
     """(run, set) of a `<run>/<set>` in `evaluate.over_seeds`."""
@@ -70,6 +82,7 @@ def run_and_set(name: str) -> tuple[str, str]:
 
 _PASS = ("pass@1", "pass@5")
 _OTHER = "The paper's numbers are of APPS, by beam search: compare signs and order, not levels."
+_OUR_RECIPE = "is trained by our recipe (leave-one-out returns, no critic, negative returns bounded), not by the paper's."
 
 
 def _paper_lines(table: str) -> dict[str, Line]:
@@ -217,8 +230,8 @@ SEED_TABLES: dict[str, SeedTable] = {
             ),
             note="Ten programs in the first round and in each later one. pass@5, pass@10 and 1@10 count the programs that "
             "critical sampling returns, as the paper does; 1@budget and pass@budget count all that was generated, and "
-            "their second difference is to plain samples that cost as many tokens in all. The paper's columns are of "
-            "200 and 1000 programs on APPS: compare signs and order.",
+            "their second difference is to plain samples that cost as many tokens in all. The policy of all rows "
+            f"{_OUR_RECIPE} The paper's columns are of 200 and 1000 programs on APPS: compare signs and order.",
             paper_columns={"pass@5": "pass@200", "pass@10": "pass@1000", "1@10": "1@1000"},
         ),
         SeedTable(
@@ -231,9 +244,11 @@ SEED_TABLES: dict[str, SeedTable] = {
                 _pretraining("codet5_base", "medium, a tenth of the files, spans"),
                 _pretraining("codet5_large", "large, a tenth of the files, spans"),
                 _pretraining("codet5_large_gcpy", "large, all files, spans"),
-                _pretraining("main", "large, all files, next tokens and spans"),
+                _pretraining("main", "large, all files, next tokens (cut behind comments, ours) and spans"),
             ),
-            note=f"The same pretraining steps for all, a tokenizer of its own corpus for each, the same warm start. {_OTHER}",
+            note="The same pretraining steps for all, a tokenizer of its own corpus for each, the same warm start. The last row is the "
+            "mini run's pretraining, which cuts behind a comment where there is one. The paper's MSP, NTP row cuts anywhere between 10 % "
+            f"and 90 % (spec 1.4): what next tokens gain here is not of the same step. {_OTHER}",
         ),
         SeedTable(
             "follow_ups",
@@ -262,7 +277,7 @@ SEED_TABLES: dict[str, SeedTable] = {
                 _outcomes("warm_start", "before RL", "hidden"),
                 _outcomes("rl_finetune/rl", "after RL", "hidden", "before RL"),
             ),
-            note="Shares of programs in percent. The paper's are of APPS.",
+            note=f"Shares of programs in percent. The model after RL {_OUR_RECIPE} The paper's shares are of APPS.",
         ),
         SeedTable(
             "goals",
@@ -271,31 +286,31 @@ SEED_TABLES: dict[str, SeedTable] = {
             ("pass@1", "pass@5", "1@budget"),
             (
                 SeedLine("warm_start", ("warm start",), "main", _plain("warm_start", *_PASS), hidden=True),
-                SeedLine("ce", ("as many CE steps",), "main", _plain("rl_finetune/ce", *_PASS), hidden=True),
+                SeedLine("ce", ("as many steps of cross entropy",), "main", _plain("rl_finetune/ce", *_PASS), hidden=True),
                 SeedLine(
                     "rl",
-                    ("RL fine-tuning, minus the warm start", "pass@1 +8, interval above +4; competition level 8"),
+                    ("RL fine-tuning", "pass@1 +8, interval above +4; competition level pass@1 8"),
                     "main",
                     _plain("rl_finetune/rl", *_PASS),
                     ("warm_start",),
                 ),
                 SeedLine(
                     "rl ce",
-                    ("RL fine-tuning, minus as many steps of cross entropy", "pass@5 +10"),
+                    ("RL fine-tuning", "pass@5 +10"),
                     "main",
                     _plain("rl_finetune/rl", *_PASS),
                     ("ce",),
                 ),
                 SeedLine(
                     "plain",
-                    ("plain, equal total tokens",),
+                    ("plain samples at equal total tokens",),
                     "main",
                     {"1@budget": ("rl_finetune/rl", "filtered_equal_total", "1@budget")},
                     hidden=True,
                 ),
                 SeedLine(
                     "critical",
-                    ("critical sampling, minus plain samples at equal total tokens", "1@budget +5, interval above 0"),
+                    ("critical sampling", "1@budget +5, interval above 0"),
                     "main",
                     {"1@budget": ("critical_sampling", "filtered", "1@budget")},
                     ("plain",),
@@ -308,7 +323,7 @@ SEED_TABLES: dict[str, SeedTable] = {
 }
 
 CRITIC_ROWS: tuple[tuple[str, str, str], ...] = (
-    ("critic", "critic, which also reads a likelihood", "70 alone, 87 with it"),
+    ("critic", "critic (its own likelihood trained on what passes)", "70 alone, 87 with the actor's likelihood"),
     ("actor_log_likelihood", "the actor's log-likelihood alone", ""),
 )
 """Rows of the goals table that are no means over test problems: AUC within a problem, on the critic's own held-out train problems."""
@@ -340,8 +355,10 @@ COLUMNS: tuple[str, ...] = (
     "paper_metric",
     "paper",
     "paper_difference",
+    "note",
 )
-"""One row per line, metric, difficulty and comparison (a line without any has one row); `labels` is a JSON list."""
+"""One row per line, metric, difficulty and comparison (a line without any has one row); `labels` is a JSON list; `note` says of which
+seeds the comparison is not what it claims to be."""
 
 
 def write_seed_table(
@@ -361,13 +378,14 @@ def write_seed_table(
         sources: key of `evaluate.over_seeds` -> per-problem values, one file per seed, the seeds in the same order for all.
         output: CSV.
         page: Markdown.
-        tidy: for `goals`, apps_eval.csv of each seed, for the critics' rows.
+        tidy: tables of `coderl evaluate`, of each seed of the sources that are in the table's `tidy_sources`: for the notes on equal
+            budgets, and of `goals` for the critics' rows.
         bootstrap: resamples.
         confidence: e.g. 0.95.
 
     Raises:
         DataError: an unknown table, a source that is missing, a number that its run does not have, or runs that stand side by side and
-            differ in seed or problems; with the files.
+            differ in seed or problems, or a run whose tidy table is missing; with the files.
     """
     if name not in SEED_TABLES:
         raise DataError(f"--table: no table over seeds is called {name!r}; there are {', '.join(SEED_TABLES)}")
@@ -378,9 +396,11 @@ def write_seed_table(
     read = {path: read_per_problem(path) for source in table.sources for path in sources[source]}
     seeds = {source: [read[path] for path in sources[source]] for source in table.sources}
     _check_pairs(table, sources, seeds)
-    rows = [row for line in table.lines if not line.hidden for row in _line_rows(table, line, seeds, sources, bootstrap, confidence)]
+    tables = [read_table(path) for path in tidy]
+    notes = _budget_notes(table, seeds, tables)
+    rows = [row for line in table.lines if not line.hidden for row in _line_rows(table, line, seeds, sources, notes, bootstrap, confidence)]
     if name == "goals":
-        rows += _critic_rows(tidy)
+        rows += _critic_rows(tables)
     write_table(output, COLUMNS, rows)
     with atomic_path(page) as temporary:
         temporary.write_text(as_markdown(rows, f"# {table.title}"), encoding="utf-8")
@@ -405,6 +425,26 @@ def _check_pairs(table: SeedTable, sources: Mapping[str, Sequence[Path]], seeds:
                 )
 
 
+def _budget_notes(
+    table: SeedTable, seeds: Mapping[str, Sequence[ProblemValues]], tables: Sequence[Sequence[Row]]
+) -> dict[tuple[str, Key], str]:
+    """(source, cell) -> what the tidy tables say of plain samples that ended before the budget, with the run and seed; else no entry."""
+    notes: dict[tuple[str, Key], dict[str, None]] = {}
+    for source in table.tidy_sources:
+        for each in seeds[source]:
+            found = [row for rows in tables for row in rows if row["run"] == each.run]
+            if not found:
+                raise DataError(
+                    f"--tables: table {table.name} needs the tidy table of run {each.run!r}, which says whether its budgets are equal; "
+                    "add the run's table of `coderl evaluate`"
+                )
+            for row in found:
+                key = (row["model"], row["decoding"], row["metric"])
+                if row["note"] and _equal_total(key):
+                    notes.setdefault((source, key), {})[f"{each.run} (seed {each.seed}): {row['note']}"] = None
+    return {place: "; ".join(texts) for place, texts in notes.items()}
+
+
 def _values(line: SeedLine, column: str, seeds: Sequence[ProblemValues], paths: Sequence[Path]) -> list[dict[str, float]] | None:
     """task_id -> value per seed; None where the line has no such column."""
     key = line.cells.get(column)
@@ -423,6 +463,7 @@ def _line_rows(
     line: SeedLine,
     seeds: Mapping[str, Sequence[ProblemValues]],
     sources: Mapping[str, Sequence[Path]],
+    notes: Mapping[tuple[str, Key], str],
     bootstrap: int,
     confidence: float,
 ) -> list[Row]:
@@ -489,6 +530,7 @@ def _line_rows(
                         "contains_zero": contains_zero(low, high),
                         "difference_per_seed": " ".join(map(percent, difference.per_seed)),
                         "paper_difference": f"{float(here) - float(there):.2f}" if here and there else "",
+                        "note": notes.get((other.source, other.cells[column]), ""),
                     }
                 )
     return rows
@@ -500,12 +542,11 @@ def _paper(line: SeedLine, column: str, level: str) -> str:
     return values.get(level, "").replace("-", "")
 
 
-def _critic_rows(tables: Sequence[Path]) -> list[Row]:
+def _critic_rows(tables: Sequence[Sequence[Row]]) -> list[Row]:
     """AUC within a problem of every seed's critic, with the mean; each seed has its own interval in its own table."""
-    read = [read_table(path) for path in tables]
     rows = []
     for model, label, goal in CRITIC_ROWS:
-        found = [next((r for r in table if (r["model"], r["metric"]) == (model, "auc_within_problem")), None) for table in read]
+        found = [next((r for r in table if (r["model"], r["metric"]) == (model, "auc_within_problem")), None) for table in tables]
         if not found or any(row is None or not row["value"] for row in found):
             continue
         values = [float(row["value"]) for row in found if row is not None]
@@ -548,6 +589,7 @@ def as_markdown(rows: Sequence[Row], heading: str = "") -> str:
     papers = [metric for metric in metrics if any(row["paper"] for row in rows if row["metric"] == metric)]
     shared = [each for each in versus if len({line for line, _, _, other in by if other == each}) > 1]
     groups = [*shared, *(["other"] if len(shared) < len(versus) else [])]
+    theirs = "; in parentheses the paper's" if any(row["paper_difference"] for row in rows) else ""
     first, problems = rows[0], next(row["n_problems"] for row in rows if row["difficulty"] == "all")
     head = [*table.labels, *metrics, *(f"minus {each}" if each != "other" else "difference" for each in groups)]
     head += [f"paper, {next(row['paper_metric'] for row in rows if row['metric'] == metric and row['paper'])}" for metric in papers]
@@ -556,7 +598,7 @@ def as_markdown(rows: Sequence[Row], heading: str = "") -> str:
         f"Percent, {' / '.join(levels)}; mean over the seeds {first['seeds'].replace(' ', ', ')}, {problems} problems each. "
         "Differences over all "
         f"problems, in points, with paired {float(first['confidence']):.0%} intervals over seeds and problems, bold where they "
-        "exclude 0; in parentheses the paper's.",
+        f"exclude 0{theirs}.",
         "",
         "| " + " | ".join(head) + " |",
         "|---" * len(head) + "|",
@@ -569,12 +611,15 @@ def as_markdown(rows: Sequence[Row], heading: str = "") -> str:
             parts = []
             for each in [group] if group != "other" else [name for name in versus if name not in shared]:
                 found = [(metric, by[line, metric, "all", each]) for metric in metrics if (line, metric, "all", each) in by]
-                parts += [f"{metric} {_difference(row)}" for metric, row in found]
+                against = f" minus {each}" if group == "other" else ""
+                parts += [f"{metric}{against} {_difference(row)}" for metric, row in found]
             shown.append("<br>".join(parts) or "-")
         for metric in papers:
             shown.append(_slashed(cell, line, metric, levels, "paper"))
         text.append("| " + " | ".join(shown) + " |")
-    return "\n".join([*text, *(["", table.note] if table.note else []), ""])
+    notes = dict.fromkeys(f"{', '.join(filter(None, json.loads(row['labels'])))}: {row['note']}" for row in rows if row["note"])
+    unequal = ["", "Not at an equal budget, which favours critical sampling:", "", *(f"- {note}" for note in notes)] if notes else []
+    return "\n".join([*text, *(["", table.note] if table.note else []), *unequal, ""])
 
 
 def _slashed(cell: Mapping[tuple[str, str, str], Row], line: str, metric: str, levels: Sequence[str], column: str) -> str:

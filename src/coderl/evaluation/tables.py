@@ -294,22 +294,27 @@ def pool(
     """Mean over seeds of the means over their problems, with an interval by resampling both.
 
     When all seeds have the same problems, one draw of them serves all the seeds of a resample; seeds that drew problems of their own
-    are resampled within each seed (bootstrap_over_seeds). The same are problems whose task_id and content agree.
+    are resampled within each seed (bootstrap_over_seeds). The same are problems whose task_id and content agree, also where a seed has
+    no value for one of them.
 
     Args:
         per_seed: task_id -> value, or difference of two rows of that seed (paired), in 0..1; one mapping per seed.
-        problems: task_id -> problem_hash, per seed.
+        problems: task_id -> problem_hash of all problems of the run, per seed.
         level: the difficulty, which decides the random draws: rows of a table share them.
         count: resamples.
         confidence: e.g. 0.95.
         seed: of the draws.
     """
-    contents = [{task: known[task] for task in values} for values, known in zip(per_seed, problems, strict=True)]
-    same = all(content == contents[0] for content in contents)
-    width = max(map(len, per_seed))
-    matrix = np.full((len(per_seed), width), np.nan)
-    for s, values in enumerate(per_seed):
-        matrix[s, : len(values)] = [values[task] for task in (per_seed[0] if same else values)]
+    same = all(content == problems[0] for content in problems)
+    if same:  # one column is one problem
+        columns = [task for task in problems[0] if any(task in values for values in per_seed)]
+        rows = [[values.get(task, math.nan) for task in columns] for values in per_seed]
+    else:
+        rows = [list(values.values()) for values in per_seed]
+    width = max(map(len, rows))
+    matrix = np.full((len(rows), width), np.nan)
+    for s, row in enumerate(rows):
+        matrix[s, : len(row)] = row
     means = tuple(float(np.mean(list(values.values()))) if values else math.nan for values in per_seed)
     draws = derived_seed(seed, "collect", level)
     if not width:
@@ -319,7 +324,7 @@ def pool(
         low, high = float(lows[0]), float(highs[0])
     else:
         low, high = bootstrap_over_seeds(matrix, same_problems=same, count=count, confidence=confidence, seed=draws)
-    return Pooled(float(np.mean(means)), low, high, means, width)
+    return Pooled(float(np.mean(means)), low, high, means, max(map(len, per_seed)))
 
 
 def _pooled(members: Sequence[tuple[Row, ProblemValues]], count: int, confidence: float, seed: int) -> Row:
