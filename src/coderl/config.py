@@ -718,7 +718,7 @@ class EvaluationSet(Section):
         return self
 
 
-OverSeeds = Literal["main", "ablation", "critical", "codet5_small", "codet5_base", "codet5_large", "codet5_large_gcpy"]
+OverSeeds = Literal["main", "ablation", "critical", "codet5_small", "codet5_base", "codet5_large", "codet5_large_gcpy", "codet5_large_ntp"]
 """Rows of the tables over seeds: the run itself, policies under other objectives, ways of critical sampling, and the models that stand
 where the paper's table 5 has these."""
 
