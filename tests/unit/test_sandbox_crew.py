@@ -171,6 +171,44 @@ def test_an_id_can_be_anything() -> None:
         list(judge_many([Job(names[0], OK, InputOutputTests("stdin", [], []))], LIMITS, workers=2))
 
 
+def test_sending_costs_what_there_is_to_send() -> None:
+    """However little a connection takes at once, what is left is not copied."""
+
+    class Narrow:
+        def __init__(self) -> None:
+            self.got, self.full = bytearray(), False
+
+        def send(self, data: bytes | memoryview) -> int:
+            self.full = not self.full
+            if self.full:
+                raise BlockingIOError
+            self.got += data[:4096]
+            return len(data[:4096])
+
+    process = crew.JudgingProcess(LIMITS, "namespace")
+    connection = process.connection
+    process.connection = narrow = Narrow()  # type: ignore[assignment]
+    try:
+        big = InputOutputTests("stdin", ["x" * (16 << 20)], ["2"])
+        process.ask([crew._Asked(1, Job(1, OK, big))], ("strict", False, "none"))
+        process.ask([crew._Asked(2, Job(2, OK, big))], ("strict", False, "none"))
+        started = time.process_time()
+        while not process.flush():
+            pass
+        assert time.process_time() - started < 1  # copied at every turn it is 32 GB
+    finally:
+        process.connection = connection
+        process.close()
+    messages = []
+    at = 0
+    while at < len(narrow.got):
+        (size,) = crew._SIZE.unpack_from(narrow.got, at)
+        messages.append(bytes(narrow.got[at + crew._SIZE.size : at + crew._SIZE.size + size]))
+        at += crew._SIZE.size + size
+    assert len(messages) == 3
+    assert [len(message) > 16 << 20 for message in messages] == [False, True, False]  # its tests travel once
+
+
 def test_layers_are_announced_once_and_here(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "announced", set())
     monkeypatch.setattr(backends, "_auto", [])

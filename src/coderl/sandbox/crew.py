@@ -90,7 +90,9 @@ class JudgingProcess:
         self._last_tests: Any = None
         self._said_start = False
         known = {name: kind for name, kind in backends.BACKENDS.items() if name == backend}
-        self._outgoing = _framed(pickle.dumps((limits, backend, core, known, sorted(worker.announced))))
+        first = _framed(pickle.dumps((limits, backend, core, known, sorted(worker.announced))))
+        self._outgoing: deque[memoryview] = deque([memoryview(first)])
+        """Messages, of the first one what has not been sent; views, because tests can have tens of MB and a connection takes little."""
         ours, theirs = socket.socketpair()
         # Nothing is ever sent through the second pair: its end says that this process, or its interest, has ended.
         self._alive, watched = socket.socketpair()
@@ -129,18 +131,18 @@ class JudgingProcess:
             message = pickle.dumps((settings, [(_Named(repr(row[0])), *row[1:]) for row in rows]), pickle.HIGHEST_PROTOCOL)
         self._last_tests = last
         self.sent.append(asked)
-        self._outgoing += _framed(message)
+        self._outgoing.append(memoryview(_framed(message)))
 
     def flush(self) -> bool:
         """Send what the connection takes; returns whether that was all. Raises OSError when the process has ended."""
-        if self._outgoing:
-            with contextlib.suppress(BlockingIOError):
-                while self._outgoing:
-                    done = self.connection.send(self._outgoing)
-                    if done == len(self._outgoing):
-                        self._outgoing = b""
-                    else:
-                        self._outgoing = self._outgoing[done:]
+        with contextlib.suppress(BlockingIOError):
+            while self._outgoing:
+                message = self._outgoing[0]
+                done = self.connection.send(message)
+                if done == len(message):
+                    self._outgoing.popleft()
+                else:
+                    self._outgoing[0] = message[done:]
         return not self._outgoing
 
     def receive(self) -> list[tuple[list[_Asked], float]]:
