@@ -163,6 +163,37 @@ def test_errors_arrive_as_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None
     assert judging_processes() == []
 
 
+def settle(process: crew.JudgingProcess) -> None:
+    """Send what is to be sent and wait for all answers."""
+    process.connection.setblocking(True)
+    process.flush()
+    while process.sent:
+        process.receive()
+
+
+@pytest.mark.parametrize("under_way", [True, False], ids=["sent before the error came", "sent after it"])
+def test_both_sides_know_the_last_tests_after_an_error(under_way: bool) -> None:
+    """Tests of a row that a judging process did not reach are those that the next row counts on."""
+    broken = InputOutputTests("stdin", ["1"], [])
+    same = InputOutputTests("stdin", ["5"], ["10"])
+    process = crew.JudgingProcess(LIMITS, "namespace")
+    first, failing, unreached, later = (
+        crew._Asked(number, Job(number, OK, tests)) for number, tests in enumerate([DOUBLE, broken, same, same])
+    )
+    try:
+        process.ask([first, failing, unreached], ("strict", False, "none"))
+        if not under_way:
+            settle(process)
+        process.ask([later], ("strict", False, "none"))
+        settle(process)
+    finally:
+        process.close()
+    assert [isinstance(one.found, crew.Outcome) for one in (first, failing, unreached, later)] == [True, False, False, True]
+    assert str(failing.found) == "job 1: 1 inputs but 0 outputs"
+    assert unreached.found is None
+    assert (later.found.outcome, later.found.n_tests) == ("passed_test", 1)  # type: ignore[union-attr]
+
+
 def test_an_id_can_be_anything() -> None:
     names = [lambda: 1, lambda: 2, object()]
     jobs = [Job(name, OK, DOUBLE) for name in names]

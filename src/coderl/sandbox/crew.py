@@ -88,6 +88,7 @@ class JudgingProcess:
         """What it has not answered yet."""
         self._incoming = bytearray()
         self._last_tests: Any = None
+        """It has them, and keeps them; None when that is not known."""
         self._said_start = False
         known = {name: kind for name, kind in backends.BACKENDS.items() if name == backend}
         first = _framed(pickle.dumps((limits, backend, core, known, sorted(worker.announced))))
@@ -174,6 +175,7 @@ class JudgingProcess:
             if error is not None:
                 failed = asked[len(rows)]
                 failed.found, failed.job = pickle.loads(error), None
+                self._last_tests = None
             answered.append((asked, seconds))
         return answered
 
@@ -435,6 +437,8 @@ def _serve(stream: socket.socket, held: _Held) -> None:
                 found.append(tuple(vars(judge_on(on, Job(identity, program, tests, entry_point), *settings)).values()))
             except Exception as error:
                 failure = _pickled(error)
+                # What is under way already counts on the tests of the last row of this message.
+                tests = next((row[2] for row in reversed(rows) if row[2] is not None), tests)
                 break
         stream.sendall(_framed(marshal.dumps((time.monotonic() - started, found, failure))))
 
