@@ -279,6 +279,28 @@ def test_jobs_go_on_while_results_are_not_asked_for() -> None:
     assert judging_processes() == []
 
 
+def test_jobs_that_come_slowly_are_judged_as_they_come() -> None:
+    """A process that has answered gets the next job when it comes, not when results are asked for."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        Path(folder).chmod(0o777)
+        mark = f"open({folder!r} + '/' + input(), 'w').close()\n"
+        judged: list[int] = []
+
+        def jobs() -> Iterator[Job]:
+            for number in range(8):
+                yield Job(number, mark, InputOutputTests("stdin", [str(number)], [""]))
+                # Taken one by one, far fewer than what is taken ahead: each is judged before the next one comes.
+                deadline = time.monotonic() + 5
+                while not Path(folder, str(number)).exists() and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(0.15)  # its answer arrives
+                judged.append(len(list(Path(folder).iterdir())))
+
+        outcomes = dict(judge_many(jobs(), LIMITS, workers=2, unisolated=True))
+    assert {outcome.outcome for outcome in outcomes.values()} == {"passed_test"}
+    assert judged == list(range(1, 9))
+
+
 def test_a_starved_program_runs_again_alone() -> None:
     """The backstop kills a program that had computed: its second run starts when no child of any judging process runs."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:

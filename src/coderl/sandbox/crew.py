@@ -50,6 +50,8 @@ _MESSAGE_SECONDS = 0.02
 """Judging that is worth a message."""
 _QUEUE_SECONDS = 0.02
 """Programs that take less find the next ones waiting behind them; others are for whoever is free first."""
+_LOOK_SECONDS = 0.001
+"""How often answers are read while jobs come: a look is a system call, which programs that take a millisecond need not pay each."""
 _END_SECONDS = 30.0
 """What a judging process gets to end its worker in order."""
 
@@ -241,6 +243,8 @@ class Crew:
         self._unsent: deque[_Asked] = deque()
         self._seconds: float | None = None
         """Of a program, the mean of the last ones."""
+        self._looked = 0.0
+        """When answers were last read."""
         self._away = 0.0
         """Seconds between two results that whoever wants them is busy with something else."""
 
@@ -251,6 +255,8 @@ class Crew:
             asked = _Asked(job.id, job)
             pending.append(asked)
             self._unsent.append(asked)
+            if time.monotonic() - self._looked > _LOOK_SECONDS:  # who has answered is free, however slowly jobs come
+                self._exchange(0)
             self._hand_out()
             if len(pending) >= self._workers * _AHEAD:
                 yield from self._first(pending)
@@ -314,9 +320,11 @@ class Crew:
         except OSError:
             self._lost(process)
 
-    def _exchange(self) -> None:
-        """Wait until a process can be read (or written to, where that was asked for), and read what is there."""
-        for number, events in self._poll.poll():
+    def _exchange(self, milliseconds: int | None = None) -> None:
+        """Wait until a process can be read (or written to, where that was asked for), so long at most, and read what is there."""
+        ready = self._poll.poll(milliseconds)
+        self._looked = time.monotonic()
+        for number, events in ready:
             process = self._crew.get(number)
             if process is None or not events & ~select.POLLOUT:
                 continue
