@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from sandbox_programs import DOUBLE, OK
@@ -160,6 +162,76 @@ def test_errors_arrive_as_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(crew.sys, "executable", "/nowhere/python")
     with pytest.raises(InfrastructureError, match=r"cannot start a judging process.*nowhere"):
         list(judge_many([Job(1, OK, DOUBLE)], LIMITS, workers=2))
+    assert judging_processes() == []
+
+
+class Key(NamedTuple):
+    problem: str
+    number: int
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    name: str
+
+
+class Text(str):
+    pass
+
+
+@dataclass(frozen=True)
+class OwnLimits(Limits):
+    pass
+
+
+OF_A_SCRIPT: tuple[type, ...] = (Key, Colour, Place, Text, OwnLimits)
+
+
+@pytest.fixture
+def _script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These classes are of the script that is run: pickled here, but a judging process has another __main__."""
+    for kind in OF_A_SCRIPT:
+        monkeypatch.setattr(kind, "__module__", "__main__")
+        monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
+
+
+@pytest.mark.usefixtures("_script")
+def test_ids_of_a_script_come_back_and_are_named_as_with_one_worker() -> None:
+    ids = [Key("apps/1", 2), Colour.RED, Place("here"), Text("a"), (Colour.RED, 1), (Text("b"), Place("there")), ("a", (1, 2)), None, ()]
+    assert [pickle.loads(pickle.dumps(one)) for one in ids] == ids
+    found = [identity for identity, _ in judge_many([Job(one, OK, DOUBLE) for one in ids], LIMITS, workers=2)]
+    assert all(one is wanted for one, wanted in zip(found, ids, strict=True))
+    for identity in ids:
+        sent = pickle.dumps(crew._travelling(identity))
+        assert b"__main__" not in sent
+        there = pickle.loads(sent)
+        assert (repr(there), str(there)) == (repr(identity), str(identity))
+        assert isinstance(there, tuple) == isinstance(identity, tuple)
+        if isinstance(identity, tuple):
+            assert [str(part) for part in there] == [str(part) for part in identity]
+    special = InputOutputTests("stdin", ["1"], ["2"], "def accepts(input, output, expected): return 1 / 0")
+    with pytest.raises(DataError, match=r"^apps/1: the special judge"):
+        list(judge_many([Job(ids[0], OK, special)], LIMITS, workers=2))
+
+
+@pytest.mark.usefixtures("_script")
+@pytest.mark.parametrize(
+    ("job", "limits", "named"),
+    [
+        (Job(7, OK, InputOutputTests("call", [[Place("x")]], [1]), "f"), LIMITS, r"job 7: its tests cannot .*Place"),
+        (Job(7, OK, InputOutputTests("call", [[lambda: 1]], [1]), "f"), LIMITS, r"job 7: its tests cannot .*lambda"),
+        (Job(7, Text(OK), ONE), LIMITS, r"a program, the name of its function, or the checker cannot .*Text"),
+        (Job(7, OK, ONE), OwnLimits(), r"limits or backend cannot .*OwnLimits"),
+    ],
+    ids=["tests", "tests that cannot be pickled", "program", "limits"],
+)
+def test_what_a_judging_process_cannot_have_is_one_clear_error(job: Job, limits: Limits, named: str) -> None:
+    with pytest.raises(DataError, match=named + ".*module that can be imported"):
+        list(judge_many([Job(1, OK, DOUBLE)] * 3 + [job, Job(8, OK, job.tests)], limits, workers=2))
     assert judging_processes() == []
 
 

@@ -25,7 +25,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from coderl.records import DataError
 from coderl.sandbox import backends, judging, worker
@@ -55,6 +55,8 @@ _LOOK_SECONDS = 0.001
 _END_SECONDS = 30.0
 """What a judging process gets to end its worker in order."""
 
+_MESSAGE = "a program, the name of its function, or the checker"
+
 Settings = tuple[Checker, bool, Prelude]
 """As judge_on takes them."""
 
@@ -72,17 +74,69 @@ class _Asked:
 
 
 class _Named:
-    """Stands for an id that does not travel, in messages of errors."""
+    """Stands for an id, or a part of one, in messages of errors."""
 
-    def __init__(self, shown: str) -> None:
-        self.shown = shown
+    def __init__(self, identity: object) -> None:
+        self.shown, self.said = repr(identity), str(identity)
+
+    def __repr__(self) -> str:
+        return self.shown
+
+    def __str__(self) -> str:
+        return self.said
+
+
+class _NamedTuple(tuple[Any, ...]):
+    """Stands for an id that is a tuple: the judge takes what its first part says for the name of the problem."""
+
+    shown = ""
 
     def __repr__(self) -> str:
         return self.shown
 
 
+def _is_plain(identity: object) -> bool:
+    kind = type(identity)
+    return kind is str or kind is int or (kind is tuple and all(map(_is_plain, identity)))  # type: ignore[call-overload]
+
+
+def _travelling(identity: Hashable) -> Hashable:
+    """What a judging process gets for an id: never an object whose class it may not have, as those of a script that is run."""
+    if _is_plain(identity):
+        return identity
+    if not isinstance(identity, tuple):
+        return _Named(identity)
+    named = _NamedTuple(part if _is_plain(part) else _Named(part) for part in identity)
+    named.shown = repr(identity)
+    return named
+
+
+def _packed(what: str, value: object) -> bytes:
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise _no_travel(what, error) from error
+
+
+def _unpacked(what: str, packed: bytes) -> Any:
+    try:
+        return pickle.loads(packed)
+    except Exception as error:
+        raise _no_travel(what, error) from None
+
+
+def _no_travel(what: str, error: Exception) -> DataError:
+    return DataError(
+        f"{what} cannot be sent to a judging process ({type(error).__name__}: {error}): give it objects whose classes and functions are "
+        "in a module that can be imported, not in the script that is run, or use one worker (workers=1)"
+    )
+
+
 class JudgingProcess:
-    """A started judging process; `close` ends it. Raises InfrastructureError where none can be started."""
+    """A started judging process; `close` ends it.
+
+    Raises InfrastructureError where none can be started, DataError for limits or a backend that cannot be pickled.
+    """
 
     def __init__(self, limits: Limits, backend: str, core: int | None = None) -> None:
         self.limits, self.backend, self.core = limits, backend, core
@@ -93,7 +147,7 @@ class JudgingProcess:
         """It has them, and keeps them; None when that is not known."""
         self._said_start = False
         known = {name: kind for name, kind in backends.BACKENDS.items() if name == backend}
-        first = _framed(pickle.dumps((limits, backend, core, known, sorted(worker.announced))))
+        first = _framed(_packed("limits or backend", (limits, backend, core, known, sorted(worker.announced))))
         self._outgoing: deque[memoryview] = deque([memoryview(first)])
         """Messages, of the first one what has not been sent; views, because tests can have tens of MB and a connection takes little."""
         ours, theirs = socket.socketpair()
@@ -119,19 +173,19 @@ class JudgingProcess:
         ours.setblocking(False)
 
     def ask(self, asked: list[_Asked], settings: Settings) -> None:
-        """Queue jobs for it; `flush` sends them."""
+        """Queue jobs for it; `flush` sends them. Raises DataError for what cannot be pickled."""
         last = self._last_tests
-        rows: list[tuple[Any, Any, Any, Any]] = []
+        rows: list[tuple[Hashable, str | bytes, bytes | None, str | None]] = []
         for one in asked:
             job = one.job
             assert job is not None
-            # The samples of a problem come one after the other: its tests travel once.
-            rows.append((job.id, job.program, None if job.tests is last else job.tests, job.entry_point))
+            # The samples of a problem come one after the other: its tests travel once. By themselves, so that they alone can be refused.
+            tests = None
+            if job.tests is not last or last is None:
+                tests = _packed(f"job {job.id!r}: its tests", job.tests)
+            rows.append((_travelling(job.id), job.program, tests, job.entry_point))
             last = job.tests
-        try:
-            message = pickle.dumps((settings, rows), pickle.HIGHEST_PROTOCOL)
-        except Exception:  # an id can be anything: a lambda, an open file
-            message = pickle.dumps((settings, [(_Named(repr(row[0])), *row[1:]) for row in rows]), pickle.HIGHEST_PROTOCOL)
+        message = _packed(_MESSAGE, (settings, rows))
         self._last_tests = last
         self.sent.append(asked)
         self._outgoing.append(memoryview(_framed(message)))
@@ -411,14 +465,26 @@ def main() -> None:
 def _serve(stream: socket.socket, held: _Held) -> None:
     reader = stream.makefile("rb", buffering=1 << 16)
 
-    def read() -> Any:
+    def read() -> bytes:
         head = reader.read(_SIZE.size)
         if len(head) < _SIZE.size:
             raise EOFError
-        body = reader.read(_SIZE.unpack(head)[0])
-        return pickle.loads(body)
+        body: bytes = reader.read(_SIZE.unpack(head)[0])
+        return body
 
-    limits, name, core, known, announced = read()
+    def answer(seconds: float, found: list[tuple[Any, ...]], failure: bytes | None) -> None:
+        stream.sendall(_framed(marshal.dumps((seconds, found, failure))))
+
+    def refuse(error: DataError) -> NoReturn:
+        """What cannot be read here is an error of whoever asks, not an end that another process could do better."""
+        while True:
+            read()
+            answer(0.0, [], _pickled(error))
+
+    try:
+        limits, name, core, known, announced = _unpacked("limits or backend", read())
+    except DataError as error:
+        refuse(error)
     if core is not None:
         with contextlib.suppress(OSError):  # it may have been taken from us meanwhile
             os.sched_setaffinity(0, {core})
@@ -430,14 +496,23 @@ def _serve(stream: socket.socket, held: _Held) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     tests: Any = None
+    packed: bytes | None = None
+    """The last tests that came, until a row asks for them."""
     while True:
-        settings, rows = read()
+        try:
+            settings, rows = _unpacked(_MESSAGE, read())
+        except DataError as error:
+            answer(0.0, [], _pickled(error))
+            refuse(error)
         started = time.monotonic()
         found: list[tuple[Any, ...]] = []
         failure: bytes | None = None
         for identity, program, given, entry_point in rows:
-            tests = tests if given is None else given
+            if given is not None:
+                packed = given
             try:
+                if packed is not None:
+                    tests, packed = _unpacked(f"job {identity!r}: its tests", packed), None
                 on = held.worker
                 if on is None:
                     on = held.open(limits, name)
@@ -446,9 +521,9 @@ def _serve(stream: socket.socket, held: _Held) -> None:
             except Exception as error:
                 failure = _pickled(error)
                 # What is under way already counts on the tests of the last row of this message.
-                tests = next((row[2] for row in reversed(rows) if row[2] is not None), tests)
+                packed = next((row[2] for row in reversed(rows) if row[2] is not None), packed)
                 break
-        stream.sendall(_framed(marshal.dumps((time.monotonic() - started, found, failure))))
+        answer(time.monotonic() - started, found, failure)
 
 
 def _pickled(error: Exception) -> bytes:
