@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from sandbox_programs import DOUBLE, OK
@@ -163,12 +165,151 @@ def test_errors_arrive_as_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None
     assert judging_processes() == []
 
 
+class Key(NamedTuple):
+    problem: str
+    number: int
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    name: str
+
+
+class Text(str):
+    pass
+
+
+@dataclass(frozen=True)
+class OwnLimits(Limits):
+    pass
+
+
+OF_A_SCRIPT: tuple[type, ...] = (Key, Colour, Place, Text, OwnLimits)
+
+
+@pytest.fixture
+def _script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These classes are of the script that is run: pickled here, but a judging process has another __main__."""
+    for kind in OF_A_SCRIPT:
+        monkeypatch.setattr(kind, "__module__", "__main__")
+        monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
+
+
+@pytest.mark.usefixtures("_script")
+def test_ids_of_a_script_come_back_and_are_named_as_with_one_worker() -> None:
+    ids = [Key("apps/1", 2), Colour.RED, Place("here"), Text("a"), (Colour.RED, 1), (Text("b"), Place("there")), ("a", (1, 2)), None, ()]
+    assert [pickle.loads(pickle.dumps(one)) for one in ids] == ids
+    found = [identity for identity, _ in judge_many([Job(one, OK, DOUBLE) for one in ids], LIMITS, workers=2)]
+    assert all(one is wanted for one, wanted in zip(found, ids, strict=True))
+    for identity in ids:
+        sent = pickle.dumps(crew._travelling(identity))
+        assert b"__main__" not in sent
+        there = pickle.loads(sent)
+        assert (repr(there), str(there)) == (repr(identity), str(identity))
+        assert isinstance(there, tuple) == isinstance(identity, tuple)
+        if isinstance(identity, tuple):
+            assert [str(part) for part in there] == [str(part) for part in identity]
+    special = InputOutputTests("stdin", ["1"], ["2"], "def accepts(input, output, expected): return 1 / 0")
+    with pytest.raises(DataError, match=r"^apps/1: the special judge"):
+        list(judge_many([Job(ids[0], OK, special)], LIMITS, workers=2))
+
+
+@pytest.mark.usefixtures("_script")
+@pytest.mark.parametrize(
+    ("job", "limits", "named"),
+    [
+        (Job(7, OK, InputOutputTests("call", [[Place("x")]], [1]), "f"), LIMITS, r"job 7: its tests cannot .*Place"),
+        (Job(7, OK, InputOutputTests("call", [[lambda: 1]], [1]), "f"), LIMITS, r"job 7: its tests cannot .*lambda"),
+        (Job(7, Text(OK), ONE), LIMITS, r"a program, the name of its function, or the checker cannot .*Text"),
+        (Job(7, OK, ONE), OwnLimits(), r"limits or backend cannot .*OwnLimits"),
+    ],
+    ids=["tests", "tests that cannot be pickled", "program", "limits"],
+)
+def test_what_a_judging_process_cannot_have_is_one_clear_error(job: Job, limits: Limits, named: str) -> None:
+    with pytest.raises(DataError, match=named + ".*module that can be imported"):
+        list(judge_many([Job(1, OK, DOUBLE)] * 3 + [job, Job(8, OK, job.tests)], limits, workers=2))
+    assert judging_processes() == []
+
+
+def settle(process: crew.JudgingProcess) -> None:
+    """Send what is to be sent and wait for all answers."""
+    process.connection.setblocking(True)
+    process.flush()
+    while process.sent:
+        process.receive()
+
+
+@pytest.mark.parametrize("under_way", [True, False], ids=["sent before the error came", "sent after it"])
+def test_both_sides_know_the_last_tests_after_an_error(under_way: bool) -> None:
+    """Tests of a row that a judging process did not reach are those that the next row counts on."""
+    broken = InputOutputTests("stdin", ["1"], [])
+    same = InputOutputTests("stdin", ["5"], ["10"])
+    process = crew.JudgingProcess(LIMITS, "namespace")
+    first, failing, unreached, later = (
+        crew._Asked(number, Job(number, OK, tests)) for number, tests in enumerate([DOUBLE, broken, same, same])
+    )
+    try:
+        process.ask([first, failing, unreached], ("strict", False, "none"))
+        if not under_way:
+            settle(process)
+        process.ask([later], ("strict", False, "none"))
+        settle(process)
+    finally:
+        process.close()
+    assert [isinstance(one.found, crew.Outcome) for one in (first, failing, unreached, later)] == [True, False, False, True]
+    assert str(failing.found) == "job 1: 1 inputs but 0 outputs"
+    assert unreached.found is None
+    assert (later.found.outcome, later.found.n_tests) == ("passed_test", 1)  # type: ignore[union-attr]
+
+
 def test_an_id_can_be_anything() -> None:
     names = [lambda: 1, lambda: 2, object()]
     jobs = [Job(name, OK, DOUBLE) for name in names]
     assert [identity for identity, _ in judge_many(jobs, LIMITS, workers=2)] == names
     with pytest.raises(DataError, match=r"job <function .*: no tests"):
         list(judge_many([Job(names[0], OK, InputOutputTests("stdin", [], []))], LIMITS, workers=2))
+
+
+def test_sending_costs_what_there_is_to_send() -> None:
+    """However little a connection takes at once, what is left is not copied."""
+
+    class Narrow:
+        def __init__(self) -> None:
+            self.got, self.full = bytearray(), False
+
+        def send(self, data: bytes | memoryview) -> int:
+            self.full = not self.full
+            if self.full:
+                raise BlockingIOError
+            self.got += data[:4096]
+            return len(data[:4096])
+
+    process = crew.JudgingProcess(LIMITS, "namespace")
+    connection = process.connection
+    process.connection = narrow = Narrow()  # type: ignore[assignment]
+    try:
+        big = InputOutputTests("stdin", ["x" * (16 << 20)], ["2"])
+        process.ask([crew._Asked(1, Job(1, OK, big))], ("strict", False, "none"))
+        process.ask([crew._Asked(2, Job(2, OK, big))], ("strict", False, "none"))
+        started = time.process_time()
+        while not process.flush():
+            pass
+        assert time.process_time() - started < 1  # copied at every turn it is 32 GB
+    finally:
+        process.connection = connection
+        process.close()
+    messages = []
+    at = 0
+    while at < len(narrow.got):
+        (size,) = crew._SIZE.unpack_from(narrow.got, at)
+        messages.append(bytes(narrow.got[at + crew._SIZE.size : at + crew._SIZE.size + size]))
+        at += crew._SIZE.size + size
+    assert len(messages) == 3
+    assert [len(message) > 16 << 20 for message in messages] == [False, True, False]  # its tests travel once
 
 
 def test_layers_are_announced_once_and_here(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +349,28 @@ def test_jobs_go_on_while_results_are_not_asked_for() -> None:
     assert time.monotonic() - started < 0.2
     found.close()  # type: ignore[attr-defined]
     assert judging_processes() == []
+
+
+def test_jobs_that_come_slowly_are_judged_as_they_come() -> None:
+    """A process that has answered gets the next job when it comes, not when results are asked for."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        Path(folder).chmod(0o777)
+        mark = f"open({folder!r} + '/' + input(), 'w').close()\n"
+        judged: list[int] = []
+
+        def jobs() -> Iterator[Job]:
+            for number in range(8):
+                yield Job(number, mark, InputOutputTests("stdin", [str(number)], [""]))
+                # Taken one by one, far fewer than what is taken ahead: each is judged before the next one comes.
+                deadline = time.monotonic() + 5
+                while not Path(folder, str(number)).exists() and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(0.15)  # its answer arrives
+                judged.append(len(list(Path(folder).iterdir())))
+
+        outcomes = dict(judge_many(jobs(), LIMITS, workers=2, unisolated=True))
+    assert {outcome.outcome for outcome in outcomes.values()} == {"passed_test"}
+    assert judged == list(range(1, 9))
 
 
 def test_a_starved_program_runs_again_alone() -> None:

@@ -25,7 +25,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from coderl.records import DataError
 from coderl.sandbox import backends, judging, worker
@@ -50,8 +50,12 @@ _MESSAGE_SECONDS = 0.02
 """Judging that is worth a message."""
 _QUEUE_SECONDS = 0.02
 """Programs that take less find the next ones waiting behind them; others are for whoever is free first."""
+_LOOK_SECONDS = 0.001
+"""How often answers are read while jobs come: a look is a system call, which programs that take a millisecond need not pay each."""
 _END_SECONDS = 30.0
 """What a judging process gets to end its worker in order."""
+
+_MESSAGE = "a program, the name of its function, or the checker"
 
 Settings = tuple[Checker, bool, Prelude]
 """As judge_on takes them."""
@@ -70,17 +74,69 @@ class _Asked:
 
 
 class _Named:
-    """Stands for an id that does not travel, in messages of errors."""
+    """Stands for an id, or a part of one, in messages of errors."""
 
-    def __init__(self, shown: str) -> None:
-        self.shown = shown
+    def __init__(self, identity: object) -> None:
+        self.shown, self.said = repr(identity), str(identity)
+
+    def __repr__(self) -> str:
+        return self.shown
+
+    def __str__(self) -> str:
+        return self.said
+
+
+class _NamedTuple(tuple[Any, ...]):
+    """Stands for an id that is a tuple: the judge takes what its first part says for the name of the problem."""
+
+    shown = ""
 
     def __repr__(self) -> str:
         return self.shown
 
 
+def _is_plain(identity: object) -> bool:
+    kind = type(identity)
+    return kind is str or kind is int or (kind is tuple and all(map(_is_plain, identity)))  # type: ignore[call-overload]
+
+
+def _travelling(identity: Hashable) -> Hashable:
+    """What a judging process gets for an id: never an object whose class it may not have, as those of a script that is run."""
+    if _is_plain(identity):
+        return identity
+    if not isinstance(identity, tuple):
+        return _Named(identity)
+    named = _NamedTuple(part if _is_plain(part) else _Named(part) for part in identity)
+    named.shown = repr(identity)
+    return named
+
+
+def _packed(what: str, value: object) -> bytes:
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise _no_travel(what, error) from error
+
+
+def _unpacked(what: str, packed: bytes) -> Any:
+    try:
+        return pickle.loads(packed)
+    except Exception as error:
+        raise _no_travel(what, error) from None
+
+
+def _no_travel(what: str, error: Exception) -> DataError:
+    return DataError(
+        f"{what} cannot be sent to a judging process ({type(error).__name__}: {error}): give it objects whose classes and functions are "
+        "in a module that can be imported, not in the script that is run, or use one worker (workers=1)"
+    )
+
+
 class JudgingProcess:
-    """A started judging process; `close` ends it. Raises InfrastructureError where none can be started."""
+    """A started judging process; `close` ends it.
+
+    Raises InfrastructureError where none can be started, DataError for limits or a backend that cannot be pickled.
+    """
 
     def __init__(self, limits: Limits, backend: str, core: int | None = None) -> None:
         self.limits, self.backend, self.core = limits, backend, core
@@ -88,9 +144,12 @@ class JudgingProcess:
         """What it has not answered yet."""
         self._incoming = bytearray()
         self._last_tests: Any = None
+        """It has them, and keeps them; None when that is not known."""
         self._said_start = False
         known = {name: kind for name, kind in backends.BACKENDS.items() if name == backend}
-        self._outgoing = _framed(pickle.dumps((limits, backend, core, known, sorted(worker.announced))))
+        first = _framed(_packed("limits or backend", (limits, backend, core, known, sorted(worker.announced))))
+        self._outgoing: deque[memoryview] = deque([memoryview(first)])
+        """Messages, of the first one what has not been sent; views, because tests can have tens of MB and a connection takes little."""
         ours, theirs = socket.socketpair()
         # Nothing is ever sent through the second pair: its end says that this process, or its interest, has ended.
         self._alive, watched = socket.socketpair()
@@ -114,33 +173,33 @@ class JudgingProcess:
         ours.setblocking(False)
 
     def ask(self, asked: list[_Asked], settings: Settings) -> None:
-        """Queue jobs for it; `flush` sends them."""
+        """Queue jobs for it; `flush` sends them. Raises DataError for what cannot be pickled."""
         last = self._last_tests
-        rows: list[tuple[Any, Any, Any, Any]] = []
+        rows: list[tuple[Hashable, str | bytes, bytes | None, str | None]] = []
         for one in asked:
             job = one.job
             assert job is not None
-            # The samples of a problem come one after the other: its tests travel once.
-            rows.append((job.id, job.program, None if job.tests is last else job.tests, job.entry_point))
+            # The samples of a problem come one after the other: its tests travel once. By themselves, so that they alone can be refused.
+            tests = None
+            if job.tests is not last or last is None:
+                tests = _packed(f"job {job.id!r}: its tests", job.tests)
+            rows.append((_travelling(job.id), job.program, tests, job.entry_point))
             last = job.tests
-        try:
-            message = pickle.dumps((settings, rows), pickle.HIGHEST_PROTOCOL)
-        except Exception:  # an id can be anything: a lambda, an open file
-            message = pickle.dumps((settings, [(_Named(repr(row[0])), *row[1:]) for row in rows]), pickle.HIGHEST_PROTOCOL)
+        message = _packed(_MESSAGE, (settings, rows))
         self._last_tests = last
         self.sent.append(asked)
-        self._outgoing += _framed(message)
+        self._outgoing.append(memoryview(_framed(message)))
 
     def flush(self) -> bool:
         """Send what the connection takes; returns whether that was all. Raises OSError when the process has ended."""
-        if self._outgoing:
-            with contextlib.suppress(BlockingIOError):
-                while self._outgoing:
-                    done = self.connection.send(self._outgoing)
-                    if done == len(self._outgoing):
-                        self._outgoing = b""
-                    else:
-                        self._outgoing = self._outgoing[done:]
+        with contextlib.suppress(BlockingIOError):
+            while self._outgoing:
+                message = self._outgoing[0]
+                done = self.connection.send(message)
+                if done == len(message):
+                    self._outgoing.popleft()
+                else:
+                    self._outgoing[0] = message[done:]
         return not self._outgoing
 
     def receive(self) -> list[tuple[list[_Asked], float]]:
@@ -172,6 +231,7 @@ class JudgingProcess:
             if error is not None:
                 failed = asked[len(rows)]
                 failed.found, failed.job = pickle.loads(error), None
+                self._last_tests = None
             answered.append((asked, seconds))
         return answered
 
@@ -237,6 +297,8 @@ class Crew:
         self._unsent: deque[_Asked] = deque()
         self._seconds: float | None = None
         """Of a program, the mean of the last ones."""
+        self._looked = 0.0
+        """When answers were last read."""
         self._away = 0.0
         """Seconds between two results that whoever wants them is busy with something else."""
 
@@ -247,6 +309,8 @@ class Crew:
             asked = _Asked(job.id, job)
             pending.append(asked)
             self._unsent.append(asked)
+            if time.monotonic() - self._looked > _LOOK_SECONDS:  # who has answered is free, however slowly jobs come
+                self._exchange(0)
             self._hand_out()
             if len(pending) >= self._workers * _AHEAD:
                 yield from self._first(pending)
@@ -310,9 +374,11 @@ class Crew:
         except OSError:
             self._lost(process)
 
-    def _exchange(self) -> None:
-        """Wait until a process can be read (or written to, where that was asked for), and read what is there."""
-        for number, events in self._poll.poll():
+    def _exchange(self, milliseconds: int | None = None) -> None:
+        """Wait until a process can be read (or written to, where that was asked for), so long at most, and read what is there."""
+        ready = self._poll.poll(milliseconds)
+        self._looked = time.monotonic()
+        for number, events in ready:
             process = self._crew.get(number)
             if process is None or not events & ~select.POLLOUT:
                 continue
@@ -399,14 +465,26 @@ def main() -> None:
 def _serve(stream: socket.socket, held: _Held) -> None:
     reader = stream.makefile("rb", buffering=1 << 16)
 
-    def read() -> Any:
+    def read() -> bytes:
         head = reader.read(_SIZE.size)
         if len(head) < _SIZE.size:
             raise EOFError
-        body = reader.read(_SIZE.unpack(head)[0])
-        return pickle.loads(body)
+        body: bytes = reader.read(_SIZE.unpack(head)[0])
+        return body
 
-    limits, name, core, known, announced = read()
+    def answer(seconds: float, found: list[tuple[Any, ...]], failure: bytes | None) -> None:
+        stream.sendall(_framed(marshal.dumps((seconds, found, failure))))
+
+    def refuse(error: DataError) -> NoReturn:
+        """What cannot be read here is an error of whoever asks, not an end that another process could do better."""
+        while True:
+            read()
+            answer(0.0, [], _pickled(error))
+
+    try:
+        limits, name, core, known, announced = _unpacked("limits or backend", read())
+    except DataError as error:
+        refuse(error)
     if core is not None:
         with contextlib.suppress(OSError):  # it may have been taken from us meanwhile
             os.sched_setaffinity(0, {core})
@@ -418,14 +496,23 @@ def _serve(stream: socket.socket, held: _Held) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     tests: Any = None
+    packed: bytes | None = None
+    """The last tests that came, until a row asks for them."""
     while True:
-        settings, rows = read()
+        try:
+            settings, rows = _unpacked(_MESSAGE, read())
+        except DataError as error:
+            answer(0.0, [], _pickled(error))
+            refuse(error)
         started = time.monotonic()
         found: list[tuple[Any, ...]] = []
         failure: bytes | None = None
         for identity, program, given, entry_point in rows:
-            tests = tests if given is None else given
+            if given is not None:
+                packed = given
             try:
+                if packed is not None:
+                    tests, packed = _unpacked(f"job {identity!r}: its tests", packed), None
                 on = held.worker
                 if on is None:
                     on = held.open(limits, name)
@@ -433,8 +520,10 @@ def _serve(stream: socket.socket, held: _Held) -> None:
                 found.append(tuple(vars(judge_on(on, Job(identity, program, tests, entry_point), *settings)).values()))
             except Exception as error:
                 failure = _pickled(error)
+                # What is under way already counts on the tests of the last row of this message.
+                packed = next((row[2] for row in reversed(rows) if row[2] is not None), packed)
                 break
-        stream.sendall(_framed(marshal.dumps((time.monotonic() - started, found, failure))))
+        answer(time.monotonic() - started, found, failure)
 
 
 def _pickled(error: Exception) -> bytes:

@@ -146,7 +146,8 @@ def judge_many(
 
     Args:
         workers: jailed parents that judge at the same time; outcomes do not depend on it. More than one are in as many judging
-            processes (crew.py): tests, and backends that are not built in, then have to be picklable.
+            processes (crew.py): tests, limits, and backends that are not built in, then have to be picklable, with classes and
+            functions from modules that can be imported, not from the script that is run (DataError). Ids can be anything.
 
     Arguments and errors otherwise as for `judge`.
     """
