@@ -102,8 +102,10 @@ def test_nothing_is_left_when_the_judge_of_a_container_is_killed(workers: int) -
 def start_judging(backend: str, workers: int = 1) -> subprocess.Popen[bytes]:
     """Another process that judges a program which never ends, on each of its workers."""
     script = f"""
+        import signal
         from coderl.problems import InputOutputTests
         from coderl.sandbox import Job, Limits, judge_many
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in its background ignores it
         print("start", flush=True)
         program = "import os\\nos.fork()\\nos.fork()\\nwhile True: pass"
         jobs = [Job(number, program, InputOutputTests("stdin", [""], [""])) for number in range({workers})]
