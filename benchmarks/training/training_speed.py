@@ -51,23 +51,21 @@ def main() -> None:
         size = config.lengths.max_source_tokens + config.lengths.max_target_tokens - 4
         windows = {"msp": make_windows(texts, tokenizer, config.lengths.max_source_tokens - 2, config.pack)}
         windows["ntp"] = make_windows(texts, tokenizer, size, False)
-        examples = PretrainingExamples(windows, tokenizer, config.phases[0], config, seed=1)
         training = config.phases[0].training.model_copy(update={"steps": arguments.steps, "checkpoint_every": 10**6})
         seen = {"tokens": 0}
 
-        def ours() -> None:
-            collate = examples.collate
-
-            def counted(items: list[Any]) -> dict[str, torch.Tensor]:
-                batch = collate(items)
+        class Counted(PretrainingExamples):
+            def collate(self, items: list[tuple[str, int, int]]) -> dict[str, torch.Tensor]:
+                batch = super().collate(items)
                 seen["tokens"] += int(batch["prompt_mask"].sum()) + int((batch["program_ids"] != IGNORED).sum())
                 return batch
 
-            examples.collate = counted  # type: ignore[method-assign]
+        examples = Counted(windows, tokenizer, config.phases[0], config, seed=1)
+
+        def ours() -> None:
             with tempfile.TemporaryDirectory() as work:
                 model = new_model(config.architecture, tokenizer)
                 train(model, examples, program_cross_entropy, training, settings="", seed=1, work=Path(work) / "work")
-            examples.collate = collate  # type: ignore[method-assign]
 
         def theirs(strategy: str, programs: int) -> Callable[[], None]:
             return lambda: _with_trainer(new_model(config.architecture, tokenizer), examples, tokenizer, training, strategy, programs, seen)
