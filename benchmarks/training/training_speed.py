@@ -54,18 +54,17 @@ def main() -> None:
         training = config.phases[0].training.model_copy(update={"steps": arguments.steps, "checkpoint_every": 10**6})
         seen = {"tokens": 0}
 
-        class Counted(PretrainingExamples):
-            def collate(self, items: list[tuple[str, int, int]]) -> dict[str, torch.Tensor]:
-                batch = super().collate(items)
-                seen["tokens"] += int(batch["prompt_mask"].sum()) + int((batch["program_ids"] != IGNORED).sum())
-                return batch
+        examples = PretrainingExamples(windows, tokenizer, config.phases[0], config, seed=1)
 
-        examples = Counted(windows, tokenizer, config.phases[0], config, seed=1)
+        def counted(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            # In the loss, not where batches are made: the first ones are also made to recognise a checkpoint.
+            seen["tokens"] += int(batch["prompt_mask"].sum()) + int((batch["program_ids"] != IGNORED).sum())
+            return program_cross_entropy(model, batch)
 
         def ours() -> None:
             with tempfile.TemporaryDirectory() as work:
                 model = new_model(config.architecture, tokenizer)
-                train(model, examples, program_cross_entropy, training, settings="", seed=1, work=Path(work) / "work")
+                train(model, examples, counted, training, settings="", seed=1, work=Path(work) / "work")
 
         def theirs(strategy: str, programs: int) -> Callable[[], None]:
             return lambda: _with_trainer(new_model(config.architecture, tokenizer), examples, tokenizer, training, strategy, programs, seen)
