@@ -291,7 +291,7 @@ def test_a_value_out_of_its_range_names_the_key(path: str, value: Any, message: 
         ("sample/sets/train/greedy", False, "rl_finetune.variants.published has returns: greedy_relative, which needs the greedy program"),
         ("problems/train/size", None, "problems.train.size is missing"),
         ("sample/sets/train/shards", 31, "sample.sets.train.shards is 31, but 1500 problems are 30 batches of 50; lower shards"),
-        ("critical_sample/shards", 13, "critical_sample.shards is 13, but 300 problems are 12 batches of 25; lower shards"),
+        ("critical_sample/shards", 13, "critical_sample.shards is 13, but 300 problems are 4 batches of 75; lower shards"),
         ("problems/train/source", "file.jsonl", "problems.train.source: the procedural benchmark is generated"),
         ("problems/test/benchmark", "apps", "problems.test.source is missing: benchmark 'apps'"),
         ("problems/train/with_solutions", 0, "problems.train.with_solutions is 0: no reference solutions, but warm_start learns from them"),

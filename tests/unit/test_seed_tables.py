@@ -94,7 +94,7 @@ def test_every_line_has_every_column_and_its_comparisons(name: str, sources: dic
     page = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
     assert page == as_markdown(rows, f"# {table.title}"), "the page says what the CSV says"
     body = [line for line in page.splitlines() if line.startswith("| ")]
-    extra = 1 if name == "goals" else 0  # the critic's row
+    extra = 2 if name == "goals" else 0  # the critics' rows
     assert len(body) == 1 + sum(not line.hidden for line in table.lines) + extra
     assert len({line.count(" | ") for line in body}) == 1
     assert ("in parentheses the paper's" in page) == any(line.paper for line in table.lines)
@@ -167,7 +167,12 @@ def test_notes_and_labels_say_whose_recipe_it_is(sources: dict[str, list[Path]],
     head = next(line for line in page.splitlines() if line.startswith("| quantity"))
     assert head.split(" | ")[-1] == "difference |"
     assert "pass@5 minus as many steps of cross entropy " in page
-    assert "| AUC within a problem, critic (its own likelihood trained on what passes) | 70 alone, 87 with the actor's likelihood |" in page
+    alone = "critic alone (started from the pretrained model, its own likelihood trained on what passes)"
+    assert f"| AUC within a problem, {alone} | 70 |" in page
+    assert "| AUC within a problem, critic that also has the actor's likelihood (started from the actor" in page
+    critics = [run(name).train_critic for name in ("mini-ablations", "mini")]
+    assert [critic.base_model for critic in critics] == ["results/mini/models/base", None]
+    assert all(critic.likelihood and critic.generation_weight for critic in critics)
 
 
 def test_table_5_says_where_its_last_row_cuts() -> None:

@@ -58,13 +58,17 @@ class SeedTable:
     @property
     def sources(self) -> tuple[str, ...]:
         """The keys of `evaluate.over_seeds` that the table needs."""
-        return tuple(dict.fromkeys(line.source for line in self.lines))
+        return tuple(dict.fromkeys((*(line.source for line in self.lines), *self._critics)))
 
     @property
     def tidy_sources(self) -> tuple[str, ...]:
         """Those whose tidy tables it needs too: for the notes on equal budgets, and of `goals` for the critics."""
         noted = (line.source for line in self.lines if any(_equal_total(key) for key in line.cells.values()))
-        return tuple(dict.fromkeys((*(["main"] if self.name == "goals" else []), *noted)))
+        return tuple(dict.fromkeys((*noted, *self._critics)))
+
+    @property
+    def _critics(self) -> tuple[str, ...]:
+        return tuple(source for source, *_ in CRITIC_ROWS) if self.name == "goals" else ()
 
 
 def _equal_total(key: Key) -> bool:
@@ -324,11 +328,13 @@ SEED_TABLES: dict[str, SeedTable] = {
     )
 }
 
-CRITIC_ROWS: tuple[tuple[str, str, str], ...] = (
-    ("critic", "critic (its own likelihood trained on what passes)", "70 alone, 87 with the actor's likelihood"),
-    ("actor_log_likelihood", "the actor's log-likelihood alone", ""),
+CRITIC_ROWS: tuple[tuple[str, str, str, str], ...] = (
+    ("critical", "critic", "critic alone (started from the pretrained model, its own likelihood trained on what passes)", "70"),
+    ("main", "critic", "critic that also has the actor's likelihood (started from the actor, trained in the same way)", "87"),
+    ("main", "actor_log_likelihood", "the actor's log-likelihood alone", ""),
 )
-"""Rows of the goals table that are no means over test problems: AUC within a problem, on the critic's own held-out train problems."""
+"""Source, model, label and goal of the rows of the goals table that are no means over test problems: AUC within a problem, on the
+critic's own held-out train problems."""
 
 
 # --------------------------------------------------------------------------------------------------- the numbers
@@ -402,7 +408,7 @@ def write_seed_table(
     notes = _budget_notes(table, seeds, tables)
     rows = [row for line in table.lines if not line.hidden for row in _line_rows(table, line, seeds, sources, notes, bootstrap, confidence)]
     if name == "goals":
-        rows += _critic_rows(tables)
+        rows += _critic_rows(seeds, tables)
     write_table(output, COLUMNS, rows)
     with atomic_path(page) as temporary:
         temporary.write_text(as_markdown(rows, f"# {table.title}"), encoding="utf-8")
@@ -544,19 +550,20 @@ def _paper(line: SeedLine, column: str, level: str) -> str:
     return values.get(level, "").replace("-", "")
 
 
-def _critic_rows(tables: Sequence[Sequence[Row]]) -> list[Row]:
+def _critic_rows(seeds: Mapping[str, Sequence[ProblemValues]], tables: Sequence[Sequence[Row]]) -> list[Row]:
     """AUC within a problem of every seed's critic, with the mean; each seed has its own interval in its own table."""
+    measured = {(row["run"], row["model"]): row for table in tables for row in table if row["metric"] == "auc_within_problem"}
     rows = []
-    for model, label, goal in CRITIC_ROWS:
-        found = [next((r for r in table if (r["model"], r["metric"]) == (model, "auc_within_problem")), None) for table in tables]
-        if not found or any(row is None or not row["value"] for row in found):
+    for source, model, label, goal in CRITIC_ROWS:
+        found = [measured.get((each.run, model)) for each in seeds[source]]
+        if any(row is None or not row["value"] for row in found):
             continue
         values = [float(row["value"]) for row in found if row is not None]
         rows.append(
             {
                 **dict.fromkeys(COLUMNS, ""),
                 "table": "goals",
-                "line": model,
+                "line": f"{source} {model}",
                 "labels": json.dumps([f"AUC within a problem, {label}", goal]),
                 "metric": "auc_within_problem",
                 "difficulty": "all",
