@@ -114,6 +114,18 @@ def test_the_shape_of_a_folder_is_read_and_another_one_is_an_error(tmp_path: Pat
         planning.shape_of("some/gpt", "warm_start.base_model")
 
 
+def test_a_model_that_another_run_is_still_to_make_has_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    monkeypatch.chdir(tmp_path)  # no results here
+    base = planning.shape_of("results/mini/models/base", "k")
+    assert 0.2e6 < base.parameters < 0.4e6
+    for name in ("actor", "critic", "binary_critic", "repair", "policy/rl"):
+        assert planning.shape_of(f"results/mini-ablations-seed2/models/{name}", "k") == base
+    for name in ("results/mini/models/nothing", "results/nowhere/models/base"):
+        with pytest.raises(ConfigError, match="is not known"):
+            planning.shape_of(name, "k")
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neo", "gptj", "t5"])
 def test_the_weights_of_a_shape_are_those_of_the_model(kind: str, tmp_path: Path) -> None:
     """But for norms, biases and position embeddings, which cost no multiplication."""

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from coderl.config import ConfigError, load_run
 from coderl.planning.cluster import Cluster, Outlook, cpu_seconds, gpu_seconds, key_of, outlook
 from coderl.planning.constants import DEVICES, Device, constants
 from coderl.planning.jobs import Group, groups
+from coderl.planning.shapes import run_file
 from coderl.planning.units import duration, size
-
-
-def run_file(run: str) -> Path:
-    """The file of a run, given by name or path."""
-    return Path(run) if run.endswith((".yaml", ".yml")) else Path("config/runs") / f"{run}.yaml"
-
 
 SCALES: tuple[tuple[str, float, float], ...] = (
     ("as it is", 1, 1),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coderl.config import ConfigError, RunConfig
+from coderl.config import ConfigError, RunConfig, load_run
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,30 @@ def _shape_from_config(config: Mapping[str, Any]) -> Shape:
     raise KeyError(kind)
 
 
+def run_file(run: str) -> Path:
+    """The file of a run, given by name or path."""
+    return Path(run) if run.endswith((".yaml", ".yml")) else Path("config/runs") / f"{run}.yaml"
+
+
 def shape_of(name: str, key: str) -> Shape:
-    """The shape of a model folder or of a hub id that this table knows; `key` names it in the error.
+    """The shape of a model folder, of a hub id that this table knows, or of a model that another run is still to make.
+
+    `key` names it in the error.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: none of them.
     """
     try:
         return _shape_from_config(json.loads((Path(name) / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if name in HUB_SHAPES:
             return HUB_SHAPES[name]
+        made = re.fullmatch(r"results/([^/]+)/models/(\w+)(/\w+)?", name)
+        if made and run_file(made[1]).exists():
+            shapes = run_shapes(load_run(run_file(made[1])))
+            kind = "actor" if made[2] == "policy" else made[2].removeprefix("binary_")
+            if kind in shapes:
+                return shapes[kind]
         known = ", ".join(HUB_SHAPES)
         raise ConfigError(
             f"key '{key}': the shape of {name!r} is not known; it can be planned for a folder of a T5, Llama, Mistral, Qwen2, GPT-2, "
