@@ -60,6 +60,17 @@ def check_slurm(jobs):
         )
 
 
+def without_default_rate_limit():
+    """Snakemake's default of at most 100 new jobs a second is kept by timers: every look for work starts another one, so that there is
+    one more for each job that has ended, and each looks again every second. After 160 jobs that was half a core for nothing (Snakemake
+    9.27; its issues 2967 and 3955). Whoever asks for another limit keeps it.
+    """
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 onstart:
+    without_default_rate_limit()
     if workflow.executor_plugin.name == "slurm":
         check_slurm(workflow.dag.needrun_jobs())
