@@ -412,3 +412,22 @@ def test_dvc_reads_its_file(dvc: dict[str, Any]) -> None:
 def test_the_default_profile_is_where_snakemake_looks() -> None:
     """Beside the Snakefile: without it, `snakemake results/apps_eval.csv` asks for --cores, and time stamps decide for big files."""
     assert (ROOT / "profiles/default/config.yaml").samefile(ROOT / "workflow/profiles/default/config.yaml")
+
+
+def test_snakemake_looks_for_work_when_a_job_ends_and_not_every_second(tmp_path: Path) -> None:
+    """Its own limit of new jobs a second would start one more look per second for each job that has ended."""
+    copy = copy_workflow(tmp_path)
+    (copy / "Snakefile").write_text(
+        'include: "workflow/rules/common.smk"\ninclude: "workflow/rules/cluster.smk"\n'
+        'rule wait:\n    output: "waited/{n}"\n    shell: "sleep 3; touch {output}"\n',
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--verbose", "--", "waited/1", "waited/2"]
+
+    def looks(*words: str) -> int:
+        done = subprocess.run([*command[:3], *words, *command[3:]], cwd=copy, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return (done.stdout + done.stderr).count("Ready jobs:")
+
+    assert looks() == 2
+    assert looks("--forceall", "--max-jobs-per-timespan", "50/1s") > 2, "a limit that somebody asked for is kept"
