@@ -1,4 +1,4 @@
-# What is looked at before the first job goes to Slurm: a wrong setting would fail once per job and attempt, far from its cause.
+# What happens before the first job. For Slurm its settings are looked at: a wrong one would fail once per job and attempt, far from its cause.
 import re
 import shutil
 import subprocess

@@ -131,7 +131,7 @@ def shape_of(name: str, key: str) -> Shape:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if name in HUB_SHAPES:
             return HUB_SHAPES[name]
-        made = re.fullmatch(r"results/([^/]+)/models/(\w+)(/\w+)?", name)
+        made = re.fullmatch(r"results/([^/]+)/models/(\w+)(/[^/]+)?", name)
         if made and run_file(made[1]).exists():
             shapes = run_shapes(load_run(run_file(made[1])))
             kind = "actor" if made[2] == "policy" else made[2].removeprefix("binary_")
